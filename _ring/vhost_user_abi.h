@@ -70,6 +70,14 @@
 #define VHOST_USER_VRING_NOFD_MASK 0x100
 #define VHOST_USER_VRING_ADDR_F_LOG 1
 
+#define VHOST_USER_DEVICE_STATE_SAVE 0
+#define VHOST_USER_DEVICE_STATE_LOAD 1
+#define VHOST_USER_DEVICE_STATE_PHASE_STOPPED 0
+#define VHOST_USER_DEVICE_STATE_NOFD 0x100
+
+#define VHOST_USER_SHMEM_MAX_REGIONS 0x100
+#define VHOST_USER_SHMEM_F_MAP_RW 1
+
 #define FLAG_VERSION_MASK 3
 #define FLAG_REPLY 4
 #define FLAG_NEED_REPLY 8
@@ -173,5 +181,87 @@ struct vhost_user_log {
 _Static_assert(sizeof(struct vhost_user_log) == 16, "vhost_user_log");
 _Static_assert(offsetof(struct vhost_user_log, size) == 0, "vhost_user_log.size");
 _Static_assert(offsetof(struct vhost_user_log, offset) == 8, "vhost_user_log.offset");
+
+struct vhost_user_single_region {
+    uint64_t padding;
+    struct vhost_user_memory_region region;
+};
+_Static_assert(sizeof(struct vhost_user_single_region) == 40, "vhost_user_single_region");
+_Static_assert(offsetof(struct vhost_user_single_region, padding) == 0, "vhost_user_single_region.padding");
+_Static_assert(offsetof(struct vhost_user_single_region, region) == 8, "vhost_user_single_region.region");
+
+struct vhost_user_iotlb {
+    uint64_t iova;
+    uint64_t size;
+    uint64_t user_addr;
+    uint8_t perm;
+    uint8_t type;
+    uint8_t padding[6];
+};
+_Static_assert(sizeof(struct vhost_user_iotlb) == 32, "vhost_user_iotlb");
+_Static_assert(offsetof(struct vhost_user_iotlb, iova) == 0, "vhost_user_iotlb.iova");
+_Static_assert(offsetof(struct vhost_user_iotlb, size) == 8, "vhost_user_iotlb.size");
+_Static_assert(offsetof(struct vhost_user_iotlb, user_addr) == 16, "vhost_user_iotlb.user_addr");
+_Static_assert(offsetof(struct vhost_user_iotlb, perm) == 24, "vhost_user_iotlb.perm");
+_Static_assert(offsetof(struct vhost_user_iotlb, type) == 25, "vhost_user_iotlb.type");
+_Static_assert(offsetof(struct vhost_user_iotlb, padding) == 26, "vhost_user_iotlb.padding");
+
+struct vhost_user_vring_area {
+    uint64_t index;
+    uint64_t size;
+    uint64_t offset;
+};
+_Static_assert(sizeof(struct vhost_user_vring_area) == 24, "vhost_user_vring_area");
+_Static_assert(offsetof(struct vhost_user_vring_area, index) == 0, "vhost_user_vring_area.index");
+_Static_assert(offsetof(struct vhost_user_vring_area, size) == 8, "vhost_user_vring_area.size");
+_Static_assert(offsetof(struct vhost_user_vring_area, offset) == 16, "vhost_user_vring_area.offset");
+
+struct vhost_user_inflight {
+    uint64_t mmap_size;
+    uint64_t mmap_offset;
+    uint16_t num_queues;
+    uint16_t queue_size;
+    uint32_t padding;
+};
+_Static_assert(sizeof(struct vhost_user_inflight) == 24, "vhost_user_inflight");
+_Static_assert(offsetof(struct vhost_user_inflight, mmap_size) == 0, "vhost_user_inflight.mmap_size");
+_Static_assert(offsetof(struct vhost_user_inflight, mmap_offset) == 8, "vhost_user_inflight.mmap_offset");
+_Static_assert(offsetof(struct vhost_user_inflight, num_queues) == 16, "vhost_user_inflight.num_queues");
+_Static_assert(offsetof(struct vhost_user_inflight, queue_size) == 18, "vhost_user_inflight.queue_size");
+_Static_assert(offsetof(struct vhost_user_inflight, padding) == 20, "vhost_user_inflight.padding");
+
+struct vhost_user_device_state {
+    uint32_t direction;
+    uint32_t phase;
+};
+_Static_assert(sizeof(struct vhost_user_device_state) == 8, "vhost_user_device_state");
+_Static_assert(offsetof(struct vhost_user_device_state, direction) == 0, "vhost_user_device_state.direction");
+_Static_assert(offsetof(struct vhost_user_device_state, phase) == 4, "vhost_user_device_state.phase");
+
+struct vhost_user_mmap {
+    uint8_t shmid;
+    uint8_t padding[7];
+    uint64_t fd_offset;
+    uint64_t shm_offset;
+    uint64_t len;
+    uint64_t flags;
+};
+_Static_assert(sizeof(struct vhost_user_mmap) == 40, "vhost_user_mmap");
+_Static_assert(offsetof(struct vhost_user_mmap, shmid) == 0, "vhost_user_mmap.shmid");
+_Static_assert(offsetof(struct vhost_user_mmap, padding) == 1, "vhost_user_mmap.padding");
+_Static_assert(offsetof(struct vhost_user_mmap, fd_offset) == 8, "vhost_user_mmap.fd_offset");
+_Static_assert(offsetof(struct vhost_user_mmap, shm_offset) == 16, "vhost_user_mmap.shm_offset");
+_Static_assert(offsetof(struct vhost_user_mmap, len) == 24, "vhost_user_mmap.len");
+_Static_assert(offsetof(struct vhost_user_mmap, flags) == 32, "vhost_user_mmap.flags");
+
+struct vhost_user_shmem_config {
+    uint32_t count;
+    uint32_t padding;
+    uint64_t sizes[256];
+};
+_Static_assert(sizeof(struct vhost_user_shmem_config) == 2056, "vhost_user_shmem_config");
+_Static_assert(offsetof(struct vhost_user_shmem_config, count) == 0, "vhost_user_shmem_config.count");
+_Static_assert(offsetof(struct vhost_user_shmem_config, padding) == 4, "vhost_user_shmem_config.padding");
+_Static_assert(offsetof(struct vhost_user_shmem_config, sizes) == 8, "vhost_user_shmem_config.sizes");
 
 #endif

@@ -1,7 +1,7 @@
 # The vhost-user protocol as of QEMU 11.1 (docs/interop/vhost-user.rst): requests, features and payloads.
 # Written by tools/generate_abi.py from tools/abi/vhost_user.toml.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "vhost_user_abi.h" nogil:
     enum:
@@ -68,6 +68,14 @@ cdef extern from "vhost_user_abi.h" nogil:
         VHOST_USER_VRING_INDEX_MASK
         VHOST_USER_VRING_NOFD_MASK
         VHOST_USER_VRING_ADDR_F_LOG
+    enum:
+        VHOST_USER_DEVICE_STATE_SAVE
+        VHOST_USER_DEVICE_STATE_LOAD
+        VHOST_USER_DEVICE_STATE_PHASE_STOPPED
+        VHOST_USER_DEVICE_STATE_NOFD
+    enum:
+        VHOST_USER_SHMEM_MAX_REGIONS
+        VHOST_USER_SHMEM_F_MAP_RW
     enum:
         FLAG_VERSION_MASK
         FLAG_REPLY
@@ -136,3 +144,44 @@ cdef extern from "vhost_user_abi.h" nogil:
     struct vhost_user_log:
         uint64_t size
         uint64_t offset
+
+    struct vhost_user_single_region:
+        uint64_t padding
+        vhost_user_memory_region region
+
+    struct vhost_user_iotlb:
+        uint64_t iova
+        uint64_t size
+        uint64_t user_addr
+        uint8_t perm
+        uint8_t type
+        uint8_t padding[6]
+
+    struct vhost_user_vring_area:
+        uint64_t index
+        uint64_t size
+        uint64_t offset
+
+    struct vhost_user_inflight:
+        uint64_t mmap_size
+        uint64_t mmap_offset
+        uint16_t num_queues
+        uint16_t queue_size
+        uint32_t padding
+
+    struct vhost_user_device_state:
+        uint32_t direction
+        uint32_t phase
+
+    struct vhost_user_mmap:
+        uint8_t shmid
+        uint8_t padding[7]
+        uint64_t fd_offset
+        uint64_t shm_offset
+        uint64_t len
+        uint64_t flags
+
+    struct vhost_user_shmem_config:
+        uint32_t count
+        uint32_t padding
+        uint64_t sizes[256]

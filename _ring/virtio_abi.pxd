@@ -8,6 +8,11 @@ cdef extern from "virtio_abi.h" nogil:
         VIRTIO_ID_FS
         VIRTIO_FS_TAG_SIZE
     enum:
+        VIRTIO_STATUS_ACKNOWLEDGE
+        VIRTIO_STATUS_DRIVER
+        VIRTIO_STATUS_DRIVER_OK
+        VIRTIO_STATUS_FEATURES_OK
+    enum:
         VIRTIO_QUEUE_SIZE_MAX
     enum:
         VRING_DESC_F_NEXT

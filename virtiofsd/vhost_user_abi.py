@@ -78,6 +78,14 @@ VHOST_USER_VRING_INDEX_MASK = 255
 VHOST_USER_VRING_NOFD_MASK = 0x100
 VHOST_USER_VRING_ADDR_F_LOG = 1
 
+VHOST_USER_DEVICE_STATE_SAVE = 0
+VHOST_USER_DEVICE_STATE_LOAD = 1
+VHOST_USER_DEVICE_STATE_PHASE_STOPPED = 0
+VHOST_USER_DEVICE_STATE_NOFD = 0x100
+
+VHOST_USER_SHMEM_MAX_REGIONS = 0x100
+VHOST_USER_SHMEM_F_MAP_RW = 1
+
 FLAG_VERSION_MASK = 3
 FLAG_REPLY = 4
 FLAG_NEED_REPLY = 8
@@ -117,3 +125,11 @@ MEMORY_REGION = Layout("memory_region", "=QQQQ", "guest_addr size user_addr mmap
 MEMORY_HEADER = Layout("memory_header", "=II", "count padding")
 CONFIG_HEADER = Layout("config_header", "=III", "offset size flags")
 LOG = Layout("log", "=QQ", "size offset")
+SINGLE_REGION = Layout("single_region", "=QQQQQ", "padding region_guest_addr region_size region_user_addr "
+                       "region_mmap_offset")
+IOTLB = Layout("iotlb", "=QQQBB6s", "iova size user_addr perm type padding")
+VRING_AREA = Layout("vring_area", "=QQQ", "index size offset")
+INFLIGHT = Layout("inflight", "=QQHHI", "mmap_size mmap_offset num_queues queue_size padding")
+DEVICE_STATE = Layout("device_state", "=II", "direction phase")
+MMAP = Layout("mmap", "=B7sQQQQ", "shmid padding fd_offset shm_offset len flags")
+SHMEM_CONFIG = Layout("shmem_config", "=II2048s", "count padding sizes")
