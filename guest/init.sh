@@ -1,0 +1,35 @@
+#!/guest/busybox sh
+# The first process of a guest. It is started from the initramfs, or from the root tree itself when the kernel has
+# mounted that without an initramfs. The host passes its settings on the kernel's command line, and the kernel gives
+# what it doesn't know as environment variables:
+#
+#   GUEST_ROOT, GUEST_ROOT_OPTIONS   tag and mount options of the share that becomes the root; unset: none does
+#   GUEST_CHANNELS                   the devices of agent.sh
+
+/guest/busybox mount -t proc proc /proc   # busybox finds its own commands by /proc/self/exe, whatever the PATH
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
+mount -t sysfs sys /sys
+grep -q " /dev " /proc/mounts || mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs -o mode=755 run /run
+mount -t tmpfs -o mode=1777 tmp /tmp
+ln -s /proc/self/fd /dev/fd
+ln -s /proc/self/fd/0 /dev/stdin
+ln -s /proc/self/fd/1 /dev/stdout
+ln -s /proc/self/fd/2 /dev/stderr
+hostname guest
+ifconfig lo up
+
+for module in /guest/modules/*.ko; do
+  [ ! -e "$module" ] || insmod "$module" || echo "guest: cannot load $module"
+done
+cp -r /guest /run/guest                   # the agent must outlive the share that it was started from
+cd /run/guest
+
+[ -n "$GUEST_ROOT" ] || exec /run/guest/agent
+mount -t virtiofs -o "$GUEST_ROOT_OPTIONS" "$GUEST_ROOT" /newroot ||
+  { echo "guest: cannot mount $GUEST_ROOT as the root"; poweroff -f; }
+for folder in /proc /sys /dev /run /tmp; do mount --move $folder /newroot$folder; done
+exec switch_root /newroot /run/guest/agent
