@@ -7,7 +7,6 @@ from enum import IntEnum
 
 from virtiofsd.layout import Layout
 
-
 FUSE_KERNEL_VERSION = 7
 FUSE_KERNEL_MINOR_VERSION = 45
 FUSE_ROOT_ID = 1
@@ -68,7 +67,6 @@ class Opcode(IntEnum):
     TMPFILE = 51
     STATX = 52
     COPY_FILE_RANGE_64 = 53
-
 
 
 FUSE_INIT_BSWAP_RESERVED = 0x1a000000

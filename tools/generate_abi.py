@@ -144,8 +144,8 @@ class Table:
         group = None
         for this, name, full, value in self.constants:
             if this != group:
-                lines += ["", "", f"class {enums[this]}(IntEnum):"] if this in enums else [""] * (
-                    3 if group in enums else 1)
+                gap = 0 if group is None else 1 if this not in enums and group not in enums else 2
+                lines += [""] * gap + ([f"class {enums[this]}(IntEnum):"] if this in enums else [])
                 group = this
             if this in enums:
                 lines.append(f"    {name.removeprefix('BACKEND_')} = {value}")

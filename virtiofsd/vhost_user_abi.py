@@ -7,7 +7,6 @@ from enum import IntEnum
 
 from virtiofsd.layout import Layout
 
-
 VHOST_USER_VERSION = 1
 VHOST_USER_HEADER_SIZE = 12
 
@@ -71,7 +70,6 @@ class BackRequest(IntEnum):
     SHARED_OBJECT_LOOKUP = 8
     SHMEM_MAP = 9
     SHMEM_UNMAP = 10
-
 
 
 VHOST_USER_VRING_INDEX_MASK = 255

@@ -5,7 +5,6 @@ Written by tools/generate_abi.py from tools/abi/virtio.toml.
 
 from virtiofsd.layout import Layout
 
-
 VIRTIO_ID_FS = 26
 VIRTIO_FS_TAG_SIZE = 36
 

@@ -1,0 +1,1 @@
+# Only C code uses this module.
