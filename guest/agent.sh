@@ -35,15 +35,17 @@ while :; do
   done
   echo -n "$mark" >&4
   echo -n "$mark" >&5
-  (cd "$folder" && exec setsid /bin/sh /run/guest/script) </dev/null >&4 2>&5 3>&- 4>&- 5>&- 6>&- &
-  pid=$!
   watchdog=
   if [ "$seconds" != 0 ]; then
     # One process, so that it can be ended without a race: nobody writes to `never`.
-    { read -t "$seconds" -r line <&6 || { : >late; kill -KILL "-$pid"; }; } 3>&- 4>&- 5>&- &
+    { read -t "$seconds" -r line <&6 || { : >late; kill -KILL "-$(cat leader)"; }; } 3>&- 4>&- 5>&- &
     watchdog=$!
   fi
-  wait "$pid" 2>/dev/null  # it would say "Killed"
+  # Not in the background: there a shell ignores SIGINT, and so would all that the script starts.
+  (
+    cd "$folder" &&
+      exec setsid /run/guest/busybox sh -c 'echo $$ >/run/guest/leader; exec /bin/sh /run/guest/script'
+  ) </dev/null >&4 2>&5 3>&- 4>&- 5>&- 6>&-
   status=$?
   [ -z "$watchdog" ] || { kill -KILL "$watchdog"; wait "$watchdog"; } 2>/dev/null
   echo -n "$mark" >&4

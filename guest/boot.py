@@ -73,6 +73,7 @@ class GuestError(Exception):
     """The guest, or a script in it, did not do what it should. All that helps to find out why is in the message."""
 
     def __init__(self, message: str, guest: "Guest", stdout: str = "", stderr: str = "") -> None:
+        self.reason = message
         self.stdout, self.stderr, self.console, self.command = stdout, stderr, guest.console, guest.command
         parts = {"stdout": stdout, "stderr": stderr, "console": self.console, "command": shlex.join(self.command)}
         for name, text in parts.items():
@@ -275,7 +276,7 @@ class Guest:
 
     def shell(self, keyboard: int = 0, screen: int = 1) -> None:
         """An interactive shell for the person at a terminal, until they leave it; Ctrl-] kills the guest."""
-        size = os.get_terminal_size(screen)
+        size = shutil.get_terminal_size()
         device = "/dev/ttyS4" if self.kernel == "uml" else "/dev/hvc0"
         script = (
             f"export TERM={shlex.quote(os.environ.get('TERM', 'linux'))} PS1='guest:\\w# '\n"
@@ -374,7 +375,9 @@ class Guest:
         if self._root and self._initramfs:
             words += [f"GUEST_ROOT={self._root.tag}", f"GUEST_ROOT_OPTIONS={self._root.options}"]
         elif self._root:
-            words += [f"root={self._root.tag}", "rootfstype=virtiofs", f"rootflags={self._root.options}"]
+            options = self._root.options.split(",")  # the kernel has words of its own for two of them
+            words += [f"root={self._root.tag}", "rootfstype=virtiofs", "ro" if "ro" in options else "rw"]
+            words += [f"rootflags={','.join(option for option in options if option not in ('ro', 'rw'))}"]
             words += ["init=/guest/init"]
         return [*words, *shlex.split(self._kernel_arguments)]
 

@@ -6,14 +6,19 @@
 #   GUEST_ROOT, GUEST_ROOT_OPTIONS   tag and mount options of the share that becomes the root; unset: none does
 #   GUEST_CHANNELS                   the devices of agent.sh
 
-/guest/busybox mount -t proc proc /proc   # busybox finds its own commands by /proc/self/exe, whatever the PATH
+if [ "$0" != /run/guest/init ]; then
+  /guest/busybox mount -t proc proc /proc    # from here on busybox finds its own commands, by /proc/self/exe
+  mount -t tmpfs -o mode=755 run /run
+  cp -r /guest /run/guest                    # what we run must not depend on the share that it came from
+  exec /run/guest/busybox sh /run/guest/init
+fi
+
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 mount -t sysfs sys /sys
 grep -q " /dev " /proc/mounts || mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
-mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=1777 tmp /tmp
 ln -s /proc/self/fd /dev/fd
 ln -s /proc/self/fd/0 /dev/stdin
@@ -22,10 +27,9 @@ ln -s /proc/self/fd/2 /dev/stderr
 hostname guest
 ifconfig lo up
 
-for module in /guest/modules/*.ko; do
+for module in /run/guest/modules/*.ko; do
   [ ! -e "$module" ] || insmod "$module" || echo "guest: cannot load $module"
 done
-cp -r /guest /run/guest                   # the agent must outlive the share that it was started from
 cd /run/guest
 
 [ -n "$GUEST_ROOT" ] || exec /run/guest/agent

@@ -1,6 +1,6 @@
 """A root tree for guests: the machine's own Debian release, with the tools that tests and benchmarks run in it.
 
-    python -m guest.root          makes it (as root; 1.2 GB, two minutes) and prints where it is
+    python -m guest.root          makes it (as root; 650 MB, a minute) and prints where it is
 
 A guest boots with it when a daemon shares it: Share("root", socket, mount="/"). The tree in the cache stays pristine:
 share it read-only, or share a copy.
@@ -37,7 +37,13 @@ PACKAGES = (
 
 def tree() -> Path:
     """The pristine tree; makes it when it is not there yet."""
-    return fetch.item("root", _make)
+    folder = fetch.item("root", _make)
+    for name, content in image.guest_files(fetch.busybox()).items():  # of now, not of when the tree was made
+        path = folder / "guest" / name
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+            path.chmod(0o755)
+    return folder
 
 
 def copy(to: Path) -> Path:
@@ -59,7 +65,7 @@ def _make(folder: Path) -> None:
     if os.geteuid() or not shutil.which("debootstrap"):
         raise fetch.FetchError("a root tree is made by root, with the package debootstrap")
     release, mirror = fetch.debian_release(), fetch.debian_mirror()
-    fetch.say(f"installing Debian {release} for guests, from {mirror}: 150 MB, two minutes")
+    fetch.say(f"installing Debian {release} for guests, from {mirror}: 150 MB, a minute or two")
     log = fetch.cache() / "root.log"
     command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, str(folder), mirror]
     with log.open("w") as file:
@@ -72,9 +78,6 @@ def _make(folder: Path) -> None:
     (folder / "etc/hostname").write_text("guest\n")
     (folder / "etc/hosts").write_text("127.0.0.1 localhost guest\n")
     (folder / "guest").mkdir()
-    for name, content in image.guest_files(fetch.busybox()).items():
-        (folder / "guest" / name).write_bytes(content)
-        (folder / "guest" / name).chmod(0o755)
 
 
 if __name__ == "__main__":

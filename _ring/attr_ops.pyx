@@ -1,0 +1,229 @@
+"""LOOKUP, and reading and changing attributes."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from .entries cimport check_name, enter_file, fill_attr_out, is_dot, is_dotdot, lookup_name
+from .fuse_abi cimport (
+    FATTR_ATIME, FATTR_ATIME_NOW, FATTR_FH, FATTR_GID, FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW, FATTR_SIZE, FATTR_UID,
+    fuse_access_in, fuse_attr_out, fuse_entry_out, fuse_setattr_in)
+from .handles cimport Handle, handle_acquire, handle_release
+from .inode_cache cimport inode_fd
+from .inode_table cimport INODE_ROOT, Inode
+from .inodes cimport inode_acquire, inode_release
+from .linux cimport (
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, EACCES, EBADF, EINVAL, EISDIR, ENOENT, ENOTDIR, EOPNOTSUPP, ESTALE, O_NOFOLLOW,
+    O_PATH, O_RDONLY, S_IFDIR, S_IFLNK, S_IFREG, STATX_BASIC_STATS, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, X_OK, decimal,
+    linux_statx, memset, sys_close, sys_fchmodat, sys_fchownat, sys_ftruncate, sys_openat, sys_readlinkat, sys_statx,
+    sys_truncate, sys_utimensat, timespec)
+from .request cimport Request, next_bytes, next_name, reply
+from .share cimport SCRATCH, Context
+from .entries cimport open_with_room
+
+cdef enum:
+    PARENTS_MAX = 4096   # directories between a directory and the share's root
+    TARGET_MAX = 4096
+    SECOND = 1000000000
+    UNCHANGED = 0xffffffffU
+
+
+cdef bint same_file(int one, int other) noexcept nogil:
+    """Whether two O_PATH descriptors are of one file on one mount."""
+    cdef linux_statx first, second
+    if sys_statx(one, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_MNT_ID, &first) < 0:
+        return False
+    if sys_statx(other, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_MNT_ID, &second) < 0:
+        return False
+    return (first.stx_ino == second.stx_ino and first.stx_mnt_id == second.stx_mnt_id
+            and first.stx_dev_major == second.stx_dev_major and first.stx_dev_minor == second.stx_dev_minor)
+
+
+cdef bint inside_share(Context *ctx, int directory) noexcept nogil:
+    """Whether the share's root is among the directory and its parents: it may have been moved out by the host."""
+    cdef int root = ctx.share.inodes.root_fd
+    cdef int at = sys_openat(directory, ".", O_PATH, 0)
+    cdef int parent, i
+    cdef bint inside = False
+    for i in range(PARENTS_MAX):
+        if at < 0:
+            return False
+        inside = same_file(at, root)
+        if inside:
+            break
+        parent = sys_openat(at, "..", O_PATH | O_NOFOLLOW, 0)
+        if parent >= 0 and same_file(parent, at):
+            sys_close(parent)
+            break  # the root of everything, and not ours
+        sys_close(at)
+        at = parent
+    if at >= 0:
+        sys_close(at)
+    return inside
+
+
+cdef int lookup_parent(Context *ctx, Inode *inode, int fd, fuse_entry_out *out) noexcept nogil:
+    """LOOKUP of "..", by guests that export the file system. The root's parent is the root; outside there is nothing."""
+    cdef int parent
+    cdef int error
+    if inode.flags & INODE_ROOT:
+        return enter_file(ctx, fd, out)
+    parent = open_with_room(ctx, fd, "..", O_PATH | O_NOFOLLOW, 0)
+    if parent < 0:
+        return parent
+    error = enter_file(ctx, parent, out) if inside_share(ctx, parent) else -ESTALE
+    sys_close(parent)
+    return error
+
+
+cdef int op_lookup(Context *ctx, Request *request) noexcept nogil:
+    cdef const char *name = next_name(request)
+    cdef fuse_entry_out out
+    cdef Inode *parent
+    cdef int error, fd
+    if name == NULL:
+        return -EINVAL
+    parent = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    if parent == NULL:
+        return -ESTALE
+    fd = inode_fd(&ctx.share.inodes, parent)
+    if fd < 0:
+        error = fd
+    elif check_name(name) == 0:
+        error = lookup_name(ctx, fd, name, &out)
+    elif is_dot(name):
+        error = enter_file(ctx, fd, &out)
+    elif is_dotdot(name) and parent.kind == S_IFDIR:
+        error = lookup_parent(ctx, parent, fd, &out)
+    else:
+        error = -EINVAL
+    inode_release(&ctx.share.inodes, parent)
+    if error == -ENOENT and ctx.share.options.negative_timeout:
+        # A nodeid of 0 is an ENOENT that the guest may keep for a while.
+        memset(&out, 0, sizeof(out))
+        out.entry_valid = <uint64_t> (ctx.share.options.negative_timeout / SECOND)
+        out.entry_valid_nsec = <uint32_t> (ctx.share.options.negative_timeout % SECOND)
+        error = 0
+    return error if error < 0 else reply(request, &out, sizeof(out))
+
+
+cdef int op_getattr(Context *ctx, Request *request) noexcept nogil:
+    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef fuse_attr_out out
+    cdef int fd, error
+    if inode == NULL:
+        return -ESTALE
+    fd = inode_fd(&ctx.share.inodes, inode)
+    error = fill_attr_out(ctx, fd, &out) if fd >= 0 else fd
+    inode_release(&ctx.share.inodes, inode)
+    return error if error < 0 else reply(request, &out, sizeof(out))
+
+
+cdef int change_size(Context *ctx, Request *request, const fuse_setattr_in *args, Inode *inode, int fd) noexcept nogil:
+    cdef char name[16]
+    cdef Handle *handle
+    cdef int error
+    if <int64_t> args.size < 0:
+        return -EINVAL
+    if inode.kind != S_IFREG:
+        return -EISDIR if inode.kind == S_IFDIR else -EINVAL
+    if not args.valid & FATTR_FH:
+        return sys_truncate(decimal(name, fd), <int64_t> args.size)
+    handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)
+    if handle == NULL:
+        return -EBADF
+    error = sys_ftruncate(handle.fd, <int64_t> args.size)
+    handle_release(&ctx.share.handles, handle)
+    return error
+
+
+cdef int change_times(const fuse_setattr_in *args, int fd) noexcept nogil:
+    cdef timespec times[2]
+    times[0].tv_sec = <int64_t> args.atime
+    times[0].tv_nsec = args.atimensec
+    times[1].tv_sec = <int64_t> args.mtime
+    times[1].tv_nsec = args.mtimensec
+    if args.valid & FATTR_ATIME_NOW:
+        times[0].tv_nsec = UTIME_NOW
+    elif not args.valid & FATTR_ATIME:
+        times[0].tv_nsec = UTIME_OMIT
+    elif args.atimensec >= SECOND:
+        return -EINVAL
+    if args.valid & FATTR_MTIME_NOW:
+        times[1].tv_nsec = UTIME_NOW
+    elif not args.valid & FATTR_MTIME:
+        times[1].tv_nsec = UTIME_OMIT
+    elif args.mtimensec >= SECOND:
+        return -EINVAL
+    return sys_utimensat(fd, "", times, AT_EMPTY_PATH)
+
+
+cdef int change(Context *ctx, Request *request, const fuse_setattr_in *args, Inode *inode, int fd) noexcept nogil:
+    """The changes in the order in which a chown cannot undo a chmod's set-id bits unasked, and a write sets no time."""
+    cdef char name[16]
+    cdef int error = 0
+    if args.valid & (FATTR_UID | FATTR_GID):
+        error = sys_fchownat(fd, "", args.uid if args.valid & FATTR_UID else UNCHANGED,
+                             args.gid if args.valid & FATTR_GID else UNCHANGED, AT_EMPTY_PATH)
+    if error == 0 and args.valid & FATTR_MODE:
+        if inode.kind == S_IFLNK:
+            return -EOPNOTSUPP
+        error = sys_fchmodat(ctx.share.proc_fd, decimal(name, fd), args.mode & 0o7777)
+    if error == 0 and args.valid & FATTR_SIZE:
+        error = change_size(ctx, request, args, inode, fd)
+    if error == 0 and args.valid & (FATTR_ATIME | FATTR_MTIME | FATTR_ATIME_NOW | FATTR_MTIME_NOW):
+        error = change_times(args, fd)
+    return error
+
+
+cdef int op_setattr(Context *ctx, Request *request) noexcept nogil:
+    cdef const fuse_setattr_in *args = <const fuse_setattr_in *> next_bytes(request, sizeof(fuse_setattr_in))
+    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef fuse_attr_out out
+    cdef int fd, error
+    if inode == NULL:
+        return -ESTALE
+    fd = inode_fd(&ctx.share.inodes, inode)
+    error = change(ctx, request, args, inode, fd) if fd >= 0 else fd
+    if error == 0:
+        error = fill_attr_out(ctx, fd, &out)
+    inode_release(&ctx.share.inodes, inode)
+    return error if error < 0 else reply(request, &out, sizeof(out))
+
+
+cdef int op_readlink(Context *ctx, Request *request) noexcept nogil:
+    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef int64_t size
+    if inode == NULL:
+        return -ESTALE
+    size = inode_fd(&ctx.share.inodes, inode)
+    if size >= 0:
+        size = sys_readlinkat(<int> size, "", <char *> ctx.scratch, TARGET_MAX) if inode.kind == S_IFLNK else -EINVAL
+    inode_release(&ctx.share.inodes, inode)
+    return <int> size if size < 0 else reply(request, ctx.scratch, <uint32_t> size)
+
+
+cdef int op_access(Context *ctx, Request *request) noexcept nogil:
+    """By mode bits, for the ids in the header: Linux guests check for themselves and never ask."""
+    cdef const fuse_access_in *args = <const fuse_access_in *> next_bytes(request, sizeof(fuse_access_in))
+    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef fuse_attr_out out
+    cdef uint32_t allowed
+    cdef int error
+    if inode == NULL:
+        return -ESTALE
+    error = inode_fd(&ctx.share.inodes, inode)
+    if error >= 0:
+        error = fill_attr_out(ctx, error, &out)
+    inode_release(&ctx.share.inodes, inode)
+    if error < 0:
+        return error
+    if args.mask > 7:
+        return -EINVAL
+    if request.header.uid == 0:
+        allowed = 7 if out.attr.mode & S_IFDIR or out.attr.mode & 0o111 else 6
+    elif request.header.uid == out.attr.uid:
+        allowed = out.attr.mode >> 6 & 7
+    elif request.header.gid == out.attr.gid:
+        allowed = out.attr.mode >> 3 & 7
+    else:
+        allowed = out.attr.mode & 7
+    return -EACCES if args.mask & ~allowed else reply(request, NULL, 0)

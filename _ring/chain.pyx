@@ -1,0 +1,315 @@
+"""Walking a descriptor chain: every descriptor is read once, every address is translated and checked once."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from .atomics cimport le64, load_acquire32, load_pointer, load_relaxed64, store_pointer, store_release32
+from .linux cimport free, iovec, malloc, memcpy
+from .memory cimport MemoryMap, Region, map_find
+from .virtio_abi cimport VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, virtio_desc
+from .virtqueue cimport Virtqueue
+
+cdef enum:
+    DESC_SIZE = sizeof(virtio_desc)
+
+
+cdef void chain_init(Chain *chain) noexcept nogil:
+    chain.iov = chain.iov_inline
+    chain.capacity = CHAIN_INLINE
+    chain.regions = chain.regions_inline
+    chain.regions_capacity = CHAIN_REGIONS
+    chain.regions_used = 0
+
+
+cdef void chain_destroy(Chain *chain) noexcept nogil:
+    cdef Region **regions = chain.regions
+    cdef Region **older
+    if chain.iov != chain.iov_inline:
+        free(chain.iov)
+    while regions != chain.regions_inline:
+        older = <Region **> (regions - 1)[0]
+        free(regions - 1)
+        regions = older
+
+
+cdef bint use_region(Chain *chain, Region *region) noexcept nogil:
+    cdef uint32_t i
+    cdef Region **grown
+    for i in range(chain.regions_used):
+        if chain.regions[i] == region:
+            return True
+    if chain.regions_used == chain.regions_capacity:
+        # The control plane may be reading the list: the old one is kept, behind the new one's first entry.
+        grown = <Region **> malloc((2 * chain.regions_capacity + 1) * sizeof(Region *))
+        if grown == NULL:
+            return False
+        grown[0] = <Region *> chain.regions
+        memcpy(grown + 1, chain.regions, chain.regions_used * sizeof(Region *))
+        store_pointer(<void **> &chain.regions, grown + 1)
+        chain.regions_capacity *= 2
+    chain.regions[chain.regions_used] = region
+    store_release32(&chain.regions_used, chain.regions_used + 1)
+    return True
+
+
+cdef bint chain_uses(const Chain *chain, const Region *region) noexcept nogil:
+    """Whether the chain keeps the region mapped. Any thread, while the chain changes."""
+    cdef uint32_t count = load_acquire32(&chain.regions_used)
+    cdef Region **regions = <Region **> load_pointer(<void **> &chain.regions)
+    cdef uint32_t i
+    for i in range(count):
+        if regions[i] == region:
+            return True
+    return False
+
+
+cdef bint grow(Chain *chain) noexcept nogil:
+    cdef iovec *grown = <iovec *> malloc(2 * chain.capacity * sizeof(iovec))
+    if grown == NULL:
+        return False
+    memcpy(grown, chain.iov, chain.write_end * sizeof(iovec))
+    if chain.iov != chain.iov_inline:
+        free(chain.iov)
+    chain.iov = grown
+    chain.capacity *= 2
+    return True
+
+
+cdef int add_piece(Chain *chain, const MemoryMap *map, Region **last, uint64_t address, uint64_t size,
+                   bint mergeable) noexcept nogil:
+    """Adds a buffer, which may go over from one region into the next."""
+    cdef Region *region
+    cdef uint64_t offset, here
+    cdef uint8_t *host
+    cdef iovec *piece
+    while size:
+        region = last[0]
+        # Neighbours mostly lie in the same region; unsigned, so an address below it is far above.
+        if region == NULL or address - region.guest_addr >= region.size:
+            region = map_find(map, address)
+            if region == NULL:
+                return CHAIN_OUT_OF_RANGE
+            if not use_region(chain, region):
+                return CHAIN_NO_MEMORY
+            last[0] = region
+        offset = address - region.guest_addr
+        here = region.size - offset
+        if here > size:
+            here = size
+        host = region.host + offset
+        piece = chain.iov + chain.write_end - 1
+        if mergeable and <uint8_t *> piece.iov_base + piece.iov_len == host:
+            piece.iov_len += here
+        else:
+            if chain.write_end == chain.capacity and not grow(chain):
+                return CHAIN_NO_MEMORY
+            piece = chain.iov + chain.write_end
+            piece.iov_base = host
+            piece.iov_len = here
+            chain.write_end += 1
+            mergeable = True
+        address += here
+        size -= here
+    return CHAIN_OK
+
+
+cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *map, uint16_t head) noexcept nogil:
+    """Turns the chain that starts at `head` into iovecs. CHAIN_OK, or a ChainError and an empty chain.
+
+    Virtio 1.3, 2.7.4 to 2.7.7: direct descriptors, of which the last may be an indirect table; no nesting; readable
+    before writable. Descriptors are guest memory: each of its two words is read once.
+    """
+    cdef uint64_t word
+    cdef const virtio_desc *table = queue.desc
+    cdef uint32_t entries = queue.size
+    cdef uint32_t index = head
+    cdef uint32_t limit = queue.size if queue.size > CHAIN_LIMIT else CHAIN_LIMIT
+    cdef uint32_t seen = 0
+    cdef uint64_t total = 0
+    cdef uint64_t address
+    cdef uint32_t size
+    cdef uint16_t flags
+    cdef bint indirect = False
+    cdef bint writing = False
+    cdef Region *last = NULL
+    cdef Region *region
+    cdef int error
+    empty(chain)
+    while True:
+        address = le64(load_relaxed64(<const uint64_t *> (table + index)))
+        word = le64(load_relaxed64(<const uint64_t *> (table + index) + 1))
+        size = <uint32_t> word
+        flags = <uint16_t> (word >> 32)
+        if flags & VRING_DESC_F_INDIRECT:
+            if indirect or not queue.indirect or flags & VRING_DESC_F_NEXT or size == 0 or size % DESC_SIZE:
+                return abandon(chain, CHAIN_BAD_INDIRECT)
+            # A table over two regions has no single host address; no driver makes one, as it is one allocation.
+            region = map_find(map, address)
+            if region == NULL or size > region.size - (address - region.guest_addr):
+                return abandon(chain, CHAIN_OUT_OF_RANGE)
+            table = <const virtio_desc *> (region.host + (address - region.guest_addr))
+            entries = size / DESC_SIZE
+            index = 0
+            indirect = True
+            continue
+        seen += 1
+        if seen > limit:
+            return abandon(chain, CHAIN_LOOP_OR_TOO_LONG)
+        total += size
+        if total > 0xffffffffU:
+            return abandon(chain, CHAIN_TOO_LARGE)
+        if flags & VRING_DESC_F_WRITE:
+            if not writing:
+                writing = True
+                chain.read_end = chain.write_end
+            error = add_piece(chain, map, &last, address, size, chain.write_end > chain.read_end)
+            chain.writable_bytes += size
+        elif writing:
+            error = CHAIN_READ_AFTER_WRITE
+        else:
+            error = add_piece(chain, map, &last, address, size, chain.write_end > 0)
+            chain.readable_bytes += size
+        if error:
+            return abandon(chain, error)
+        if not flags & VRING_DESC_F_NEXT:
+            break
+        index = <uint32_t> (word >> 48)
+        if index >= entries:
+            return abandon(chain, CHAIN_BAD_NEXT)
+    if not writing:
+        chain.read_end = chain.write_end
+    chain.write_first = chain.read_end
+    set_header_apart(chain)
+    return CHAIN_OK
+
+
+cdef void empty(Chain *chain) noexcept nogil:
+    chain.read_first = 0
+    chain.read_end = 0
+    chain.write_first = 0
+    chain.write_end = 0
+    chain.header_pieces = 0
+    chain.readable_bytes = 0
+    chain.writable_bytes = 0
+
+
+cdef int abandon(Chain *chain, int error) noexcept nogil:
+    empty(chain)
+    chain_let_go(chain)
+    return error
+
+
+cdef void set_header_apart(Chain *chain) noexcept nogil:
+    """Takes the first 16 writable bytes off the iovecs, so that data can go straight into the rest."""
+    cdef uint64_t left = CHAIN_HEADER
+    cdef iovec *piece = chain.iov + chain.write_first
+    if chain.writable_bytes < CHAIN_HEADER:
+        return
+    while left:
+        chain.header[chain.header_pieces] = piece[0]
+        chain.header_pieces += 1
+        if piece.iov_len > left:
+            chain.header[chain.header_pieces - 1].iov_len = left
+            piece.iov_base = <uint8_t *> piece.iov_base + left
+            piece.iov_len -= left
+            break
+        left -= piece.iov_len
+        piece += 1
+        chain.write_first += 1
+    chain.writable_bytes -= CHAIN_HEADER
+
+
+cdef void chain_let_go(Chain *chain) noexcept nogil:
+    """Nothing of this chain's memory is used any more."""
+    # Release: who sees no regions here may unmap them, and all our accesses lie before.
+    store_release32(&chain.regions_used, 0)
+
+
+cdef uint64_t chain_take(Chain *chain, void *data, uint64_t size) noexcept nogil:
+    """Copies the next bytes of the readable part out and takes them off it. Returns how many there were.
+
+    What is copied is read once and never again; what follows stays for pwritev.
+    """
+    cdef uint64_t done = 0
+    cdef uint64_t here
+    cdef iovec *piece = chain.iov + chain.read_first
+    cdef iovec *end = chain.iov + chain.read_end
+    while done < size and piece < end:
+        here = piece.iov_len
+        if here > size - done:
+            here = size - done
+        memcpy(<uint8_t *> data + done, piece.iov_base, here)
+        done += here
+        if here == piece.iov_len:
+            piece += 1
+            chain.read_first += 1
+        else:
+            piece.iov_base = <uint8_t *> piece.iov_base + here
+            piece.iov_len -= here
+    chain.readable_bytes -= done
+    return done
+
+
+cdef void chain_put_header(const Chain *chain, const void *header) noexcept nogil:
+    """Writes the 16 bytes of a reply's header. There is room for them: header_pieces says so."""
+    cdef const uint8_t *source = <const uint8_t *> header
+    cdef uint32_t i
+    for i in range(chain.header_pieces):
+        memcpy(chain.header[i].iov_base, source, chain.header[i].iov_len)
+        source += chain.header[i].iov_len
+
+
+cdef uint64_t chain_put(const Chain *chain, uint64_t offset, const void *data, uint64_t size) noexcept nogil:
+    """Copies the data to `offset` bytes behind the reply's header. Returns how many there was room for."""
+    cdef uint64_t done = 0
+    cdef uint64_t here
+    cdef const iovec *piece = chain.iov + chain.write_first
+    cdef const iovec *end = chain.iov + chain.write_end
+    while done < size and piece < end:
+        if offset >= piece.iov_len:
+            offset -= piece.iov_len
+        else:
+            here = piece.iov_len - offset
+            if here > size - done:
+                here = size - done
+            memcpy(<uint8_t *> piece.iov_base + offset, <const uint8_t *> data + done, here)
+            done += here
+            offset = 0
+        piece += 1
+    return done
+
+
+cdef uint32_t trim(iovec *iov, uint32_t count, uint64_t size) noexcept nogil:
+    """How many of the iovecs hold `size` bytes; the last of these is cut to fit."""
+    cdef uint32_t i
+    for i in range(count):
+        if iov[i].iov_len >= size:
+            iov[i].iov_len = size
+            return i + 1 if size else i
+        size -= iov[i].iov_len
+    return count
+
+
+cdef void chain_trim_readable(Chain *chain, uint64_t size) noexcept nogil:
+    """Leaves no more than `size` bytes to read."""
+    chain.read_end = chain.read_first + trim(chain.iov + chain.read_first, chain.read_end - chain.read_first, size)
+    if chain.readable_bytes > size:
+        chain.readable_bytes = size
+
+
+cdef void chain_trim_writable(Chain *chain, uint64_t size) noexcept nogil:
+    """Leaves no more than `size` bytes to write, behind the header."""
+    chain.write_end = chain.write_first + trim(chain.iov + chain.write_first, chain.write_end - chain.write_first, size)
+    if chain.writable_bytes > size:
+        chain.writable_bytes = size
+
+
+cdef uint32_t iovec_advance(iovec *iov, uint32_t count, uint64_t size) noexcept nogil:
+    """Takes `size` bytes off the front. Returns how many iovecs are used up; the next one begins later."""
+    cdef uint32_t i
+    for i in range(count):
+        if iov[i].iov_len > size:
+            iov[i].iov_base = <uint8_t *> iov[i].iov_base + size
+            iov[i].iov_len -= size
+            return i
+        size -= iov[i].iov_len
+    return count

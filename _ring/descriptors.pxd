@@ -1,0 +1,16 @@
+# The account of file descriptors: what the control plane may always have, what the guest has open, what is only cached.
+
+from libc.stdint cimport uint32_t
+
+cdef struct Descriptors:
+    uint32_t limit      # RLIMIT_NOFILE
+    uint32_t reserve    # for the control plane: sockets, eventfds, memory regions, /proc, the interpreter
+    uint32_t open_max   # the most that the guest may have open
+    uint32_t opened     # files and directories that the guest has open
+    uint32_t cached     # O_PATH descriptors of known inodes
+
+
+cdef void descriptors_init(Descriptors *account, uint32_t limit) noexcept nogil
+cdef int descriptors_open(Descriptors *account) noexcept nogil
+cdef void descriptors_close(Descriptors *account) noexcept nogil
+cdef uint32_t descriptors_over_budget(const Descriptors *account) noexcept nogil

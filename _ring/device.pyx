@@ -1,0 +1,496 @@
+"""The boundary to the control plane: memory regions in, queues started and stopped, statistics and events out."""
+
+import os
+
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from .atomics cimport le16, load_acquire16, load_acquire32, load_acquire64, load_pointer, store_pointer, store_release32
+from .chain cimport chain_uses
+from .descriptors cimport descriptors_init
+from .engine cimport Engine, Event, EVENTS_KEPT, engine_destroy, engine_init
+from .handles cimport handles_close_all, handles_create, handles_destroy
+from .inode_cache cimport inodes_close_pending
+from .inodes cimport inodes_create, inodes_destroy, inodes_forget_all
+from .linux cimport (
+    CAP_SETGID, CAP_SETUID, EINVAL, ENOMEM, calloc, free, memset, realloc, sys_capget, sys_close, sys_dup, sys_dup3,
+    sys_eventfd, sys_getegid, sys_geteuid, sys_write)
+from .locks cimport lock, unlock
+from .memory cimport MemoryMap, Region, map_create, map_free, map_user, region_map, region_unmap
+from .operations cimport Operation, operation_of
+from .pool cimport Pool, pool_init, pool_reap, pool_start, pool_stop
+from .request cimport Request
+from .share cimport OPCODES
+from .virtio_abi cimport virtio_desc, virtio_used_elem
+from .virtqueue cimport CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_OK, Virtqueue, ring_place, ring_signal
+from .worker cimport (
+    QUEUES_MAX, Worker, worker_attach, worker_create, worker_detach, worker_free, worker_start, worker_stop,
+    worker_wake)
+
+CALLS = {"eventfd": CALL_EVENTFD, "socket": CALL_SOCKET, "message": CALL_MESSAGE}
+
+
+cdef int failed(int64_t error, str what) except -1:
+    """The one place where a -errno becomes an exception."""
+    raise OSError(-error, f"{what}: {os.strerror(-error)}")
+
+
+@cython.final
+cdef class Device:
+    """The data plane of one share. Every method is called by the control plane's one thread.
+
+    `root_fd`: the shared directory, opened with O_PATH; `proc_fd`: /proc/self/fd. Both stay the caller's. `limits` are
+    numbers: descriptors (RLIMIT_NOFILE) and pool_threads; times are nanoseconds. Raises OSError.
+    """
+
+    cdef Engine engine
+    cdef Pool pool
+    cdef Virtqueue *queues
+    cdef uint32_t queue_count
+    cdef Worker *workers[QUEUES_MAX]
+    cdef int served_by[QUEUES_MAX]     # the worker's number, -1: none
+    cdef Region **regions
+    cdef uint32_t region_count
+    cdef bint open
+
+    def __cinit__(self, int root_fd, int proc_fd, *, int queues, int descriptors, int pool_threads, bint readonly=False,
+                  bint keep_cache=False, bint direct_io=False, bint readdirplus=True,
+                  int64_t entry_timeout=1000000000, int64_t attr_timeout=1000000000, int64_t negative_timeout=0):
+        cdef uint64_t effective = 0, permitted = 0, inheritable = 0
+        cdef int error, i, root
+        if not 1 <= queues <= QUEUES_MAX:
+            raise ValueError(f"{queues} queues: there can be 1 to {QUEUES_MAX}")
+        self.queue_count = queues
+        for i in range(QUEUES_MAX):
+            self.served_by[i] = -1
+        self.queues = <Virtqueue *> calloc(queues, sizeof(Virtqueue))
+        if self.queues == NULL:
+            raise MemoryError
+        for i in range(queues):
+            self.queues[i].index = i
+            self.queues[i].kick_fd = -1
+            self.queues[i].call_fd = -1
+            self.queues[i].err_fd = -1
+        share = &self.engine.share
+        share.proc_fd = proc_fd
+        share.options.readonly = readonly
+        share.options.keep_cache = keep_cache
+        share.options.direct_io = direct_io
+        share.options.readdirplus = readdirplus
+        share.options.entry_timeout = entry_timeout
+        share.options.attr_timeout = attr_timeout
+        share.options.negative_timeout = negative_timeout
+        share.own_uid = sys_geteuid()
+        share.own_gid = sys_getegid()
+        sys_capget(&effective, &permitted, &inheritable)
+        share.switches_ids = bool(effective >> CAP_SETUID & 1 and effective >> CAP_SETGID & 1)
+        descriptors_init(&share.descriptors, descriptors)
+        error = engine_init(&self.engine)
+        if error == 0:
+            error = handles_create(&share.handles, &share.descriptors)
+        if error < 0:
+            failed(error, "cannot set the data plane up")
+        self.engine.map = map_create(NULL, 0)
+        root = sys_dup(root_fd)
+        error = root if root < 0 else inodes_create(&share.inodes, &share.descriptors, root, proc_fd)
+        if error < 0:
+            failed(error, "cannot use the shared directory")
+        self.open = True
+        pool_init(&self.pool, &self.engine, pool_threads)
+        error = pool_start(&self.pool)
+        if error < 0:
+            failed(error, "cannot start a thread")
+
+    # Events.
+
+    @property
+    def event_fd(self) -> int:
+        """Readable when there are events, or when something that is waited for may have come true."""
+        return self.engine.event_fd
+
+    def events(self) -> list[tuple[int, int, int]]:
+        """The news since the last call: (kind, queue, detail); kind 0: that many more were not kept."""
+        cdef Event kept[EVENTS_KEPT]
+        cdef uint32_t count, lost, i
+        with nogil:
+            lock(&self.engine.events_lock)
+            count = self.engine.event_count
+            lost = self.engine.events_lost
+            for i in range(count):
+                kept[i] = self.engine.events[i]
+            self.engine.event_count = 0
+            self.engine.events_lost = 0
+            unlock(&self.engine.events_lock)
+        found = [(kept[i].kind, kept[i].queue, kept[i].detail) for i in range(count)]
+        if lost:
+            found.append((0, 0, lost))
+        return found
+
+    def watch_requests(self, bint watching) -> None:
+        """While watched, the event descriptor is signalled for each request that ends."""
+        store_release32(&self.engine.waiting, watching)
+
+    @property
+    def memory_gone(self) -> bool:
+        """Whether the front-end has taken guest memory away under us: the device is broken."""
+        return load_acquire32(&self.engine.memory_gone) != 0
+
+    # Memory.
+
+    def add_region(self, uint64_t guest_addr, uint64_t size, uint64_t user_addr, uint64_t offset, int fd) -> int:
+        """Maps `size` bytes at `offset` of the file; the descriptor stays the caller's. The region's number. OSError."""
+        cdef Region *region
+        cdef Region **grown
+        cdef uint32_t number = 0
+        cdef int error
+        if guest_addr + size < guest_addr or user_addr + size < user_addr:
+            failed(-EINVAL, f"memory region of {size:#x} bytes at {guest_addr:#x}")
+        while number < self.region_count and self.regions[number] != NULL:
+            number += 1
+        if number == self.region_count:
+            grown = <Region **> realloc(self.regions, (number + 1) * sizeof(Region *))
+            if grown == NULL:
+                raise MemoryError
+            self.regions = grown
+            self.regions[number] = NULL
+            self.region_count += 1
+        region = <Region *> calloc(1, sizeof(Region))
+        if region == NULL:
+            raise MemoryError
+        region.guest_addr = guest_addr
+        region.size = size
+        region.user_addr = user_addr
+        error = region_map(region, fd, offset, &self.engine.memory_gone)
+        if error < 0:
+            free(region)
+            failed(error, f"cannot map {size:#x} bytes of guest memory at {guest_addr:#x}")
+        self.regions[number] = region
+        return number
+
+    def use_regions(self, numbers: list[int]) -> list[int]:
+        """The memory map from now on. Returns the queues whose rings are not in it: they rest. ValueError: overlapping."""
+        cdef Region **regions = <Region **> calloc(len(numbers) + 1, sizeof(Region *))
+        cdef MemoryMap *map
+        cdef MemoryMap *old
+        cdef Virtqueue *queue
+        cdef uint32_t count = len(numbers)
+        cdef uint32_t i
+        if regions == NULL:
+            raise MemoryError
+        for i in range(count):
+            regions[i] = self.regions[<uint32_t> numbers[i]]
+        with nogil:
+            map = map_create(regions, count)
+            free(regions)
+        if map == NULL:
+            raise ValueError("guest memory regions overlap")
+        lost = []
+        old = self.engine.map
+        store_pointer(<void **> &self.engine.map, map)
+        for i in range(self.queue_count):
+            queue = &self.queues[i]
+            with nogil:
+                lock(&queue.avail_lock)
+                lock(&queue.used_lock)
+            # From here on nobody reads this ring, and nobody is collecting a chain by the old map.
+            if queue.placed and not self.find_ring(queue):
+                lost.append(i)
+            unlock(&queue.used_lock)
+            unlock(&queue.avail_lock)
+        map_free(old)
+        return lost
+
+    cdef bint find_ring(self, Virtqueue *queue):
+        """Finds the ring in the current map; both locks are held. False: it is not there, and the queue is not placed."""
+        cdef MemoryMap *map = self.engine.map
+        cdef uint64_t size = queue.size
+        cdef uint8_t *desc = map_user(map, queue.desc_user, size * sizeof(virtio_desc))
+        cdef uint8_t *avail = map_user(map, queue.avail_user, 6 + 2 * size)
+        cdef uint8_t *used = map_user(map, queue.used_user, 6 + size * sizeof(virtio_used_elem))
+        queue.placed = desc != NULL and avail != NULL and used != NULL and ring_place(
+            queue, <virtio_desc *> desc, <uint16_t *> avail, <uint16_t *> used)
+        return queue.placed
+
+    def region_busy(self, uint32_t number) -> bool:
+        """Whether requests in flight have buffers in the region. It is not in the map any more, so no new one gets any."""
+        cdef Region *region = self.regions[number]
+        cdef Request *request
+        cdef bint busy = False
+        with nogil:
+            lock(&self.engine.requests_lock)
+            request = self.engine.all_requests
+            while request != NULL and not busy:
+                busy = chain_uses(&request.chain, region)
+                request = request.all_next
+            unlock(&self.engine.requests_lock)
+        return busy
+
+    def remove_region(self, uint32_t number) -> None:
+        """Unmaps a region that is neither in the map nor busy."""
+        cdef Region *region = self.regions[number]
+        self.regions[number] = NULL
+        with nogil:
+            region_unmap(region)
+            free(region)
+
+    # Queues.
+
+    cdef Virtqueue *queue_at(self, int index) except NULL:
+        if not 0 <= index < <int> self.queue_count:
+            raise ValueError(f"vring {index}: there are {self.queue_count}")
+        return &self.queues[index]
+
+    def place_queue(self, int index, uint32_t size, uint64_t desc, uint64_t avail, uint64_t used, base: int | None, *,
+                    bint event_idx, bint indirect) -> None:
+        """Where the ring is, as the front-end's addresses, and the next available index (None: go on as it was).
+
+        ValueError where a part is not aligned, or not in guest memory.
+        """
+        cdef Virtqueue *queue = self.queue_at(index)
+        cdef int next_avail = -1 if base is None else base & 0xffff
+        cdef bint found
+        with nogil:
+            lock(&queue.avail_lock)
+            lock(&queue.used_lock)
+        queue.size = size
+        queue.desc_user = desc
+        queue.avail_user = avail
+        queue.used_user = used
+        queue.event_idx = event_idx
+        queue.indirect = indirect
+        found = self.find_ring(queue)
+        if found and next_avail >= 0:
+            queue.next_avail = queue.seen_avail = next_avail
+            # The driver reads used.idx from the ring, so it goes on from what stands there.
+            queue.next_used = queue.signalled_used = le16(load_acquire16(queue.used + 1))
+            queue.signal_always = 1
+            queue.error = QUEUE_OK
+            memset(queue.bad_chains, 0, sizeof(queue.bad_chains))
+        unlock(&queue.used_lock)
+        unlock(&queue.avail_lock)
+        if not found:
+            raise ValueError(f"vring {index}: its addresses are not aligned or not in guest memory")
+
+    def run_queue(self, int index, bint running) -> None:
+        """Lets workers take requests from the queue, or not. Those in flight are not touched."""
+        cdef Virtqueue *queue = self.queue_at(index)
+        with nogil:
+            lock(&queue.avail_lock)
+            queue.running = running and queue.placed
+            unlock(&queue.avail_lock)
+        if running:
+            self.wake_worker(index)
+
+    cdef void wake_worker(self, int index):
+        cdef int number = self.served_by[index]
+        if number >= 0:
+            worker_wake(self.workers[number])
+
+    def in_flight(self, int index) -> int:
+        """How many requests were taken from the queue and not returned."""
+        cdef Virtqueue *queue = self.queue_at(index)
+        return queue.popped - load_acquire64(&queue.pushed)
+
+    def busy_requests(self) -> list[tuple[int, str]]:
+        """What is in flight now: (queue, operation)."""
+        cdef Request *request
+        cdef const Operation *operation
+        found = []
+        lock(&self.engine.requests_lock)
+        request = self.engine.all_requests
+        while request != NULL:
+            if load_acquire32(&request.busy):
+                operation = operation_of(request.header.opcode)
+                found.append((request.queue.index, operation.name.decode() if operation != NULL else "?"))
+            request = request.all_next
+        unlock(&self.engine.requests_lock)
+        return found
+
+    def release_queue(self, int index) -> int:
+        """The ring's memory is left alone from now on. Returns the next available index. Nothing is in flight."""
+        cdef Virtqueue *queue = self.queue_at(index)
+        with nogil:
+            ring_signal(queue)   # a reply may have been published by a thread that had not come to this yet
+            lock(&queue.avail_lock)
+            lock(&queue.used_lock)
+            queue.running = 0
+            queue.placed = 0
+            unlock(&queue.used_lock)
+            unlock(&queue.avail_lock)
+        return queue.next_avail
+
+    def set_base(self, int index, uint16_t base) -> None:
+        """The next available index of a queue at rest."""
+        self.queue_at(index).next_avail = base
+
+    def set_kick(self, int index, int fd, *, bint inband=False) -> None:
+        """The kick descriptor, which is the device's from now on (-1: none; the ring is polled unless kicks are in-band).
+
+        OSError where it cannot be watched: it is closed then.
+        """
+        cdef Virtqueue *queue = self.queue_at(index)
+        cdef int number = self.served_by[index]
+        self.detach(index)
+        if queue.kick_fd >= 0:
+            sys_close(queue.kick_fd)
+        queue.kick_fd = fd
+        queue.inband_kicks = inband
+        if number >= 0:
+            self.attach(index, number)
+
+    def set_call(self, int index, int fd, str kind) -> None:
+        """Where the driver is signalled; `kind`: eventfd, socket or message. The descriptor is the device's (-1: nowhere).
+
+        It takes the place of the earlier one under the same number, so that nobody who signals now meets a stranger.
+        """
+        cdef Virtqueue *queue = self.queue_at(index)
+        cdef uint64_t one = 1
+        cdef int new = fd if fd >= 0 else sys_eventfd()
+        cdef int error = 0
+        if new < 0:
+            failed(new, "cannot make an eventfd")
+        if queue.call_fd < 0:
+            queue.call_fd = new
+        else:
+            error = sys_dup3(new, queue.call_fd)
+            sys_close(new)
+        queue.call_kind = CALLS[kind]
+        if error < 0:
+            failed(error, "cannot take the call descriptor")
+        if fd >= 0 and kind == "eventfd":
+            # What was signalled on the old one may have been lost in the exchange.
+            sys_write(queue.call_fd, &one, sizeof(one))
+
+    def set_error(self, int index, int fd) -> None:
+        """The eventfd that says that the queue is broken; the device's from now on (-1: none)."""
+        cdef Virtqueue *queue = self.queue_at(index)
+        cdef int old
+        with nogil:
+            lock(&queue.used_lock)
+            old = queue.err_fd
+            queue.err_fd = fd
+            unlock(&queue.used_lock)
+            if old >= 0:
+                sys_close(old)
+
+    # Workers.
+
+    def attach(self, int index, int number) -> None:
+        """Has worker `number` serve the queue; the worker is started where there is none. OSError."""
+        cdef Virtqueue *queue = self.queue_at(index)
+        cdef Worker *worker
+        cdef int error
+        if not 0 <= number < QUEUES_MAX:
+            raise ValueError(f"worker {number}")
+        self.detach(index)
+        worker = self.workers[number]
+        if worker == NULL:
+            worker = worker_create(&self.engine, &self.pool, number)
+            if worker == NULL:
+                failed(-ENOMEM, "cannot make a worker")
+            error = worker_start(worker)
+            if error < 0:
+                worker_free(worker)
+                failed(error, "cannot start a worker")
+            self.workers[number] = worker
+        error = worker_attach(worker, queue)
+        if error < 0:
+            sys_close(queue.kick_fd)
+            queue.kick_fd = -1
+            failed(error, f"vring {index}: its kick descriptor cannot be watched")
+        self.served_by[index] = number
+
+    def detach(self, int index) -> None:
+        """No worker serves the queue any more."""
+        cdef int number = self.served_by[index]
+        if number >= 0:
+            worker_detach(self.workers[number], self.queue_at(index))
+            self.served_by[index] = -1
+
+    def kick(self, int index) -> None:
+        """An in-band kick."""
+        self.queue_at(index)
+        self.wake_worker(index)
+
+    # The session, the end, and numbers.
+
+    def end_session(self) -> None:
+        """The guest is gone: it knows no inode and has no file open. May take long; call it in a thread of its own."""
+        with nogil:
+            store_release32(&self.engine.share.session, 0)
+            handles_close_all(&self.engine.share.handles)
+            inodes_forget_all(&self.engine.share.inodes)
+            inodes_close_pending(&self.engine.share.inodes)
+
+    def stop(self) -> None:
+        """Asks every thread to end; each does after the request that it is at, the pool after all that it was given."""
+        cdef int i
+        for i in range(QUEUES_MAX):
+            if self.workers[i] != NULL:
+                worker_stop(self.workers[i])
+        pool_stop(&self.pool)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether every thread has ended after stop()."""
+        cdef int i
+        for i in range(QUEUES_MAX):
+            if self.workers[i] != NULL and not load_acquire32(&self.workers[i].ended):
+                return False
+        return load_acquire32(&self.pool.threads) == 0
+
+    def close(self) -> None:
+        """Frees everything. RuntimeError while a thread still runs: what it uses must stay."""
+        cdef uint32_t i
+        cdef int number
+        if not self.open:
+            return
+        if not self.stopped:
+            raise RuntimeError("the device's threads have not ended")
+        self.open = False
+        for number in range(QUEUES_MAX):
+            if self.workers[number] != NULL:
+                worker_free(self.workers[number])
+                self.workers[number] = NULL
+        pool_reap(&self.pool)
+        for i in range(self.queue_count):
+            for fd in (self.queues[i].kick_fd, self.queues[i].call_fd, self.queues[i].err_fd):
+                if fd >= 0:
+                    sys_close(fd)
+        handles_destroy(&self.engine.share.handles)
+        inodes_destroy(&self.engine.share.inodes)
+        for i in range(self.region_count):
+            if self.regions[i] != NULL:
+                self.remove_region(i)
+        free(self.regions)
+        map_free(self.engine.map)
+        engine_destroy(&self.engine)
+        free(self.queues)
+        self.queues = NULL
+        self.queue_count = 0
+
+    def statistics(self) -> dict[str, int]:
+        """Numbers as they are now, for tests and metrics; those of running threads may be a little old."""
+        cdef uint64_t wakeups = 0, calls = 0, errors = 0
+        cdef int number, opcode
+        numbers = {
+            "inodes": load_acquire32(&self.engine.share.inodes.known),
+            "inodes_closing": load_acquire32(&self.engine.share.inodes.to_close_count),
+            "descriptors_cached": load_acquire32(&self.engine.share.descriptors.cached),
+            "files_open": load_acquire32(&self.engine.share.descriptors.opened),
+            "pool_threads": load_acquire32(&self.pool.threads),
+            "session": load_acquire32(&self.engine.share.session),
+        }
+        for number in range(QUEUES_MAX):
+            if self.workers[number] != NULL:
+                wakeups += self.workers[number].wakeups
+                for opcode in range(OPCODES):
+                    calls += self.workers[number].ctx.calls[opcode]
+                    errors += self.workers[number].ctx.errors[opcode]
+        numbers["wakeups"] = wakeups
+        numbers["requests"] = calls
+        numbers["errors"] = errors
+        for number in range(<int> self.queue_count):
+            numbers[f"queue{number}_popped"] = self.queues[number].popped
+            numbers[f"queue{number}_signals"] = self.queues[number].signals
+        return numbers

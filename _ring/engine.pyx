@@ -1,0 +1,127 @@
+"""Requests between ring and handlers: taken from a queue, given back to it, exactly once and from any thread."""
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+
+from .atomics cimport load_acquire32, load_pointer, store_release32
+from .chain cimport CHAIN_OK, chain_collect, chain_let_go
+from .linux cimport calloc, sys_close, sys_eventfd, sys_write
+from .locks cimport lock, unlock
+from .memory cimport MemoryMap
+from .request cimport Request, request_create, request_destroy
+from .virtqueue cimport QUEUE_MEMORY_GONE, Virtqueue, ring_break, ring_next, ring_push
+
+
+cdef int engine_init(Engine *engine) noexcept nogil:
+    engine.event_fd = sys_eventfd()
+    return engine.event_fd if engine.event_fd < 0 else 0
+
+
+cdef void engine_destroy(Engine *engine) noexcept nogil:
+    cdef Request *request = engine.all_requests
+    cdef Request *following
+    while request != NULL:
+        following = request.all_next
+        request_destroy(request)
+        request = following
+    engine.all_requests = NULL
+    engine.spare_requests = NULL
+    if engine.event_fd >= 0:
+        sys_close(engine.event_fd)
+    engine.event_fd = -1
+
+
+cdef void notify(Engine *engine) noexcept nogil:
+    """Wakes the control plane."""
+    cdef uint64_t one = 1
+    sys_write(engine.event_fd, &one, sizeof(one))
+
+
+cdef void post_event(Engine *engine, uint32_t kind, uint32_t queue, int64_t detail) noexcept nogil:
+    """News for the log. Where the control plane does not keep up, only their number is kept."""
+    lock(&engine.events_lock)
+    if engine.event_count < EVENTS_KEPT:
+        engine.events[engine.event_count].kind = kind
+        engine.events[engine.event_count].queue = queue
+        engine.events[engine.event_count].detail = detail
+        engine.event_count += 1
+    else:
+        engine.events_lost += 1
+    unlock(&engine.events_lock)
+    notify(engine)
+
+
+cdef Request *take_request(Engine *engine) noexcept nogil:
+    """A request to fill. NULL: no memory. As many are made as were ever in flight at once, and kept."""
+    cdef Request *request
+    lock(&engine.requests_lock)
+    request = engine.spare_requests
+    if request != NULL:
+        engine.spare_requests = request.next
+    unlock(&engine.requests_lock)
+    if request != NULL:
+        return request
+    request = request_create()
+    if request != NULL:
+        lock(&engine.requests_lock)
+        request.all_next = engine.all_requests
+        engine.all_requests = request
+        unlock(&engine.requests_lock)
+    return request
+
+
+cdef void give_request(Engine *engine, Request *request) noexcept nogil:
+    lock(&engine.requests_lock)
+    request.next = engine.spare_requests
+    engine.spare_requests = request
+    unlock(&engine.requests_lock)
+
+
+cdef void break_queue(Engine *engine, Virtqueue *queue, uint32_t error) noexcept nogil:
+    ring_break(queue, error)
+    post_event(engine, EVENT_QUEUE_BROKEN, queue.index, error)
+
+
+cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcept nogil:
+    """Takes the next chain. 1: there is one; 0: there is none, or the queue is not to be served; -1: it was a bad one,
+    and has been returned with nothing in it.
+
+    All that the driver's memory says is read under avail_lock, so that the control plane, which holds it while it
+    changes ring or map, knows that nobody still reads the old ones.
+    """
+    cdef int got, error
+    cdef uint16_t head = 0
+    lock(&queue.avail_lock)
+    if not queue.running or queue.error:
+        unlock(&queue.avail_lock)
+        return 0
+    got = ring_next(queue, &head)
+    if got <= 0:
+        unlock(&queue.avail_lock)
+        if got < 0:
+            break_queue(engine, queue, <uint32_t> -got)
+        return 0
+    request.queue = queue
+    request.head = head
+    request.written = 0
+    request.header.opcode = 0
+    store_release32(&request.busy, 1)
+    error = chain_collect(&request.chain, queue, <MemoryMap *> load_pointer(<void **> &engine.map), head)
+    unlock(&queue.avail_lock)
+    if load_acquire32(&engine.memory_gone):
+        break_queue(engine, queue, QUEUE_MEMORY_GONE)
+    if error == CHAIN_OK:
+        return 1
+    queue.bad_chains[error] += 1
+    if queue.bad_chains[error] == 1:
+        post_event(engine, EVENT_BAD_CHAIN, queue.index, error)
+    complete(engine, request)
+    return -1
+
+
+cdef void complete(Engine *engine, Request *request) noexcept nogil:
+    """Returns the chain to its queue with what was written. The caller signals. Any thread."""
+    chain_let_go(&request.chain)
+    store_release32(&request.busy, 0)
+    ring_push(request.queue, request.head, request.written)
+    if load_acquire32(&engine.waiting):
+        notify(engine)

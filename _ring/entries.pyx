@@ -1,0 +1,160 @@
+"""Looking names up, and filling in what LOOKUP, the creating operations and READDIRPLUS answer."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from .fuse_abi cimport fuse_attr, fuse_attr_out, fuse_entry_out
+from .inode_cache cimport inode_fd, inodes_close_pending, inodes_evict
+from .inode_table cimport Inode
+from .inodes cimport inode_add, inode_count_lookup, mount_of
+from .linux cimport (
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EINVAL, EISDIR, EMFILE, ENFILE, ENOENT, ENXIO, O_DIRECTORY,
+    O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, decimal,
+    device_encode, linux_statx, memset, strlen, sys_close, sys_openat, sys_statx)
+from .share cimport Context, Share
+
+cdef enum:
+    IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
+    SECOND = 1000000000
+    MAKE_ROOM = 32   # cached descriptors closed when the process has run out of them
+
+
+cdef bint is_dot(const char *name) noexcept nogil:
+    return name[0] == c'.' and name[1] == 0
+
+
+cdef bint is_dotdot(const char *name) noexcept nogil:
+    return name[0] == c'.' and name[1] == c'.' and name[2] == 0
+
+
+cdef int check_name(const char *name) noexcept nogil:
+    """0 for one component that is not "." or "..", else -EINVAL. NULL, a name that does not end, is none."""
+    cdef const char *at = name
+    if name == NULL or name[0] == 0 or is_dot(name) or is_dotdot(name):
+        return -EINVAL
+    while at[0]:
+        if at[0] == c'/':
+            return -EINVAL
+        at += 1
+    return 0
+
+
+cdef void fill_attr(const Share *share, const linux_statx *stat, fuse_attr *attr) noexcept nogil:
+    attr.ino = stat.stx_ino
+    attr.size = stat.stx_size
+    attr.blocks = stat.stx_blocks
+    attr.atime = <uint64_t> stat.stx_atime.tv_sec
+    attr.mtime = <uint64_t> stat.stx_mtime.tv_sec
+    attr.ctime = <uint64_t> stat.stx_ctime.tv_sec
+    attr.atimensec = stat.stx_atime.tv_nsec
+    attr.mtimensec = stat.stx_mtime.tv_nsec
+    attr.ctimensec = stat.stx_ctime.tv_nsec
+    attr.mode = stat.stx_mode
+    attr.nlink = stat.stx_nlink
+    attr.uid = stat.stx_uid
+    attr.gid = stat.stx_gid
+    attr.rdev = device_encode(stat.stx_rdev_major, stat.stx_rdev_minor)
+    attr.blksize = stat.stx_blksize
+    attr.flags = 0
+
+
+cdef int fill_attr_out(Context *ctx, int fd, fuse_attr_out *out) noexcept nogil:
+    """The attributes of the file, with how long they are valid. 0 or -errno."""
+    cdef linux_statx stat
+    cdef int error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat)
+    if error < 0:
+        return error
+    out.attr_valid = <uint64_t> (ctx.share.options.attr_timeout / SECOND)
+    out.attr_valid_nsec = <uint32_t> (ctx.share.options.attr_timeout % SECOND)
+    out.dummy = 0
+    fill_attr(ctx.share, &stat, &out.attr)
+    return 0
+
+
+cdef void fill_entry(const Share *share, uint64_t nodeid, const linux_statx *stat, fuse_entry_out *out) noexcept nogil:
+    out.nodeid = nodeid
+    out.generation = 0   # the nodeid has its own
+    out.entry_valid = <uint64_t> (share.options.entry_timeout / SECOND)
+    out.entry_valid_nsec = <uint32_t> (share.options.entry_timeout % SECOND)
+    out.attr_valid = <uint64_t> (share.options.attr_timeout / SECOND)
+    out.attr_valid_nsec = <uint32_t> (share.options.attr_timeout % SECOND)
+    fill_attr(share, stat, &out.attr)
+
+
+cdef int open_with_room(Context *ctx, int dir, const char *path, int flags, unsigned int mode) noexcept nogil:
+    """openat; where the process has no descriptor left, some of the cached ones are closed first. fd or -errno."""
+    cdef int fd = sys_openat(dir, path, flags, mode)
+    if fd == -EMFILE or fd == -ENFILE:
+        inodes_close_pending(&ctx.share.inodes)
+        if inodes_evict(&ctx.share.inodes, MAKE_ROOM):
+            fd = sys_openat(dir, path, flags, mode)
+        if fd == -EMFILE:
+            return -ENFILE
+    return fd
+
+
+cdef int enter_opened(Context *ctx, int fd, fuse_entry_out *out) noexcept nogil:
+    cdef linux_statx stat
+    cdef uint64_t nodeid = 0
+    cdef int mount
+    cdef int error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat)
+    if error < 0:
+        sys_close(fd)
+        return error
+    mount = mount_of(&ctx.share.inodes, &stat)
+    if mount < 0:
+        sys_close(fd)
+        return mount
+    error = inode_add(&ctx.share.inodes, <uint32_t> mount, &stat, fd, &nodeid)
+    if error == 0:
+        fill_entry(ctx.share, nodeid, &stat, out)
+    return error
+
+
+cdef int lookup_name(Context *ctx, int parent_fd, const char *name, fuse_entry_out *out) noexcept nogil:
+    """The entry of a name in a directory, with one more reference to it. The name has been checked. 0 or -errno.
+
+    One statx where the inode is known and has a descriptor; else it is opened, and what was opened counts: the name
+    may be another file's by then.
+    """
+    cdef linux_statx stat
+    cdef uint64_t nodeid
+    cdef int mount, fd
+    cdef int error = sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, IDENTITY, &stat)
+    if error < 0:
+        return error
+    mount = mount_of(&ctx.share.inodes, &stat)
+    if mount < 0:
+        return mount
+    nodeid = inode_count_lookup(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino)
+    if nodeid:
+        fill_entry(ctx.share, nodeid, &stat, out)
+        return 0
+    fd = open_with_room(ctx, parent_fd, name, O_PATH | O_NOFOLLOW, 0)
+    if fd < 0:
+        return fd
+    return enter_opened(ctx, fd, out)
+
+
+cdef int enter_file(Context *ctx, int fd, fuse_entry_out *out) noexcept nogil:
+    """The entry of a file that was just opened or created, whatever its name is now. 0 or -errno; `fd` stays open."""
+    cdef char name[16]
+    cdef int path_fd = open_with_room(ctx, ctx.share.proc_fd, decimal(name, fd), O_PATH, 0)
+    if path_fd < 0:
+        return path_fd
+    return enter_opened(ctx, path_fd, out)
+
+
+cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil:
+    """Opens a pinned inode for I/O, through its O_PATH descriptor. Only regular files and directories: never a FIFO or a
+    device of the host. fd, or -EISDIR, -ENXIO, ...
+    """
+    cdef char name[16]
+    cdef int fd
+    if inode.kind == S_IFDIR:
+        flags |= O_DIRECTORY
+    elif inode.kind != S_IFREG:
+        return -ENXIO
+    fd = inode_fd(&ctx.share.inodes, inode)
+    if fd < 0:
+        return fd
+    return open_with_room(ctx, ctx.share.proc_fd, decimal(name, fd), flags | O_NOCTTY | O_NONBLOCK, 0)

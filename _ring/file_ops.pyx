@@ -1,0 +1,256 @@
+"""Opening regular files, and reading, writing and changing their data, which goes straight between file and guest."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from .atomics cimport fetch_add32
+from .chain cimport chain_trim_readable, chain_trim_writable, iovec_advance
+from .descriptors cimport descriptors_close, descriptors_open
+from .entries cimport open_inode
+from .fuse_abi cimport (
+    FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FUSE_FSYNC_FDATASYNC, fuse_copy_file_range_in,
+    fuse_fallocate_in, fuse_flush_in, fuse_fsync_in, fuse_lseek_in, fuse_lseek_out, fuse_open_in, fuse_open_out,
+    fuse_read_in, fuse_release_in, fuse_write_in, fuse_write_out)
+from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
+from .inode_cache cimport inodes_evict, make_room
+from .inode_table cimport Inode
+from .inodes cimport inode_acquire, inode_release
+from .linux cimport (
+    EBADF, EFBIG, EINVAL, EIO, EISDIR, ENXIO, EROFS, ESTALE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE,
+    FALLOC_FL_ZERO_RANGE, IOV_MAX, O_ACCMODE, O_APPEND, O_DSYNC, O_RDONLY, O_SYNC, O_TRUNC, S_IFDIR, S_IFREG, SEEK_DATA,
+    SEEK_HOLE, iovec, memset, sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_fsync,
+    sys_lseek, sys_preadv, sys_pwritev)
+from .request cimport Request, next_bytes, reply, reply_in_place
+from .share cimport Context
+
+cdef enum:
+    OPEN_FLAGS = O_ACCMODE | O_SYNC | O_DSYNC | O_TRUNC
+    PAGE = 4096
+    COPY_MAX = 0x7ffff000
+    FALLOCATE_MODES = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE
+
+
+cdef int host_flags(const Context *ctx, uint32_t flags) noexcept nogil:
+    """The guest's open flags as far as they matter here: O_APPEND does not, as every WRITE says where it goes."""
+    return <int> (flags & OPEN_FLAGS)
+
+
+cdef int may_open(const Context *ctx, uint32_t flags) noexcept nogil:
+    """0, or -EROFS for an open that could change a share that is read-only."""
+    if ctx.share.options.readonly and (flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC):
+        return -EROFS
+    return 0
+
+
+cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory, fuse_open_out *out) noexcept nogil:
+    """A handle for `fd`, which may be a -errno and then is the answer. 0 or -errno; the descriptor is taken care of."""
+    cdef int error
+    if fd < 0:
+        return fd
+    error = descriptors_open(&ctx.share.descriptors)
+    if error < 0:
+        sys_close(fd)
+        return error
+    memset(out, 0, sizeof(fuse_open_out))
+    error = handle_add(&ctx.share.handles, fd, nodeid, flags, directory, &out.fh)
+    if error < 0:
+        return error
+    if ctx.share.options.keep_cache:
+        out.open_flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE if directory else FOPEN_KEEP_CACHE
+    elif ctx.share.options.direct_io and not directory:
+        out.open_flags = FOPEN_DIRECT_IO
+    make_room(&ctx.share.inodes)
+    return 0
+
+
+cdef int op_open(Context *ctx, Request *request) noexcept nogil:
+    cdef const fuse_open_in *args = <const fuse_open_in *> next_bytes(request, sizeof(fuse_open_in))
+    cdef fuse_open_out out
+    cdef Inode *inode
+    cdef int error = may_open(ctx, args.flags)
+    if error < 0:
+        return error
+    inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    if inode == NULL:
+        return -ESTALE
+    if inode.kind == S_IFREG:
+        error = open_inode(ctx, inode, host_flags(ctx, args.flags))
+    else:
+        error = -EISDIR if inode.kind == S_IFDIR else -ENXIO
+    inode_release(&ctx.share.inodes, inode)
+    error = add_handle(ctx, error, request.header.nodeid, args.flags, False, &out)
+    return error if error < 0 else reply(request, &out, sizeof(out))
+
+
+cdef inline Handle *file_of(Context *ctx, const Request *request, uint64_t fh) noexcept nogil:
+    return handle_acquire(&ctx.share.handles, fh, request.header.nodeid, False)
+
+
+cdef int64_t transfer(int fd, iovec *iov, uint32_t count, uint64_t size, uint64_t offset, bint writing) noexcept nogil:
+    """Reads or writes `size` bytes by as many calls as it takes. The bytes done, at least one if any; or -errno.
+
+    A short read is the end of the file only where that cannot be the edge of something unreadable, else the next call
+    says what it is: a guest takes a short reply for the end, and would cut the file there.
+    """
+    cdef uint64_t done = 0
+    cdef uint32_t here, used
+    cdef int64_t moved
+    while done < size:
+        here = count if count < IOV_MAX else IOV_MAX
+        if writing:
+            moved = sys_pwritev(fd, iov, <int> here, <int64_t> (offset + done))
+        else:
+            moved = sys_preadv(fd, iov, <int> here, <int64_t> (offset + done))
+        if moved < 0:
+            # What a write has done is said; a read that failed has no data, lest it be taken for the file's end.
+            return moved if not done or not writing else <int64_t> done
+        if moved == 0:
+            break
+        done += <uint64_t> moved
+        if done == size or not writing and (offset + done) % PAGE:
+            break
+        used = iovec_advance(iov, count, <uint64_t> moved)
+        iov += used
+        count -= used
+    return <int64_t> done
+
+
+cdef int op_read(Context *ctx, Request *request) noexcept nogil:
+    cdef const fuse_read_in *args = <const fuse_read_in *> next_bytes(request, sizeof(fuse_read_in))
+    cdef Handle *handle
+    cdef int64_t got
+    if <int64_t> args.offset < 0 or <int64_t> (args.offset + args.size) < 0:
+        return -EINVAL
+    if request.chain.writable_bytes < args.size:
+        return -EINVAL
+    handle = file_of(ctx, request, args.fh)
+    if handle == NULL:
+        return -EBADF
+    chain_trim_writable(&request.chain, args.size)
+    got = transfer(handle.fd, request.chain.iov + request.chain.write_first,
+                   request.chain.write_end - request.chain.write_first, args.size, args.offset, False)
+    handle_release(&ctx.share.handles, handle)
+    return <int> got if got < 0 else reply_in_place(request, <uint64_t> got)
+
+
+cdef int op_write(Context *ctx, Request *request) noexcept nogil:
+    cdef const fuse_write_in *args = <const fuse_write_in *> next_bytes(request, sizeof(fuse_write_in))
+    cdef fuse_write_out out
+    cdef Handle *handle
+    cdef int64_t written
+    if <int64_t> args.offset < 0 or <int64_t> (args.offset + args.size) < 0:
+        return -EFBIG
+    if request.chain.readable_bytes < args.size:
+        return -EINVAL
+    handle = file_of(ctx, request, args.fh)
+    if handle == NULL:
+        return -EBADF
+    chain_trim_readable(&request.chain, args.size)
+    written = transfer(handle.fd, request.chain.iov + request.chain.read_first,
+                       request.chain.read_end - request.chain.read_first, args.size, args.offset, True)
+    handle_release(&ctx.share.handles, handle)
+    if written < 0:
+        return <int> written
+    out.size = <uint32_t> written
+    out.padding = 0
+    return reply(request, &out, sizeof(out))
+
+
+cdef int op_release(Context *ctx, Request *request) noexcept nogil:
+    cdef const fuse_release_in *args = <const fuse_release_in *> next_bytes(request, sizeof(fuse_release_in))
+    cdef Handle *handle = file_of(ctx, request, args.fh)
+    cdef bint closed
+    if handle == NULL:
+        return -EBADF
+    closed = handle_close(&ctx.share.handles, handle)
+    handle_release(&ctx.share.handles, handle)
+    return reply(request, NULL, 0) if closed else -EBADF
+
+
+cdef int op_flush(Context *ctx, Request *request) noexcept nogil:
+    """A close() in the guest: errors that a file system reports only then (NFS, quotas) are had by closing a copy."""
+    cdef const fuse_flush_in *args = <const fuse_flush_in *> next_bytes(request, sizeof(fuse_flush_in))
+    cdef Handle *handle = file_of(ctx, request, args.fh)
+    cdef int error
+    if handle == NULL:
+        return -EBADF
+    error = sys_dup(handle.fd)
+    handle_release(&ctx.share.handles, handle)
+    if error >= 0:
+        error = sys_close(error)
+    return error if error < 0 else reply(request, NULL, 0)
+
+
+cdef int op_fsync(Context *ctx, Request *request) noexcept nogil:
+    cdef const fuse_fsync_in *args = <const fuse_fsync_in *> next_bytes(request, sizeof(fuse_fsync_in))
+    cdef Handle *handle = file_of(ctx, request, args.fh)
+    cdef int error
+    if handle == NULL:
+        return -EBADF
+    error = sys_fdatasync(handle.fd) if args.fsync_flags & FUSE_FSYNC_FDATASYNC else sys_fsync(handle.fd)
+    handle_release(&ctx.share.handles, handle)
+    return error if error < 0 else reply(request, NULL, 0)
+
+
+cdef int op_lseek(Context *ctx, Request *request) noexcept nogil:
+    """SEEK_DATA and SEEK_HOLE; positions are the guest's own business."""
+    cdef const fuse_lseek_in *args = <const fuse_lseek_in *> next_bytes(request, sizeof(fuse_lseek_in))
+    cdef fuse_lseek_out out
+    cdef Handle *handle
+    cdef int64_t found
+    if args.whence != SEEK_DATA and args.whence != SEEK_HOLE:
+        return -EINVAL
+    if <int64_t> args.offset < 0:
+        return -ENXIO
+    handle = file_of(ctx, request, args.fh)
+    if handle == NULL:
+        return -EBADF
+    found = sys_lseek(handle.fd, <int64_t> args.offset, <int> args.whence)
+    handle_release(&ctx.share.handles, handle)
+    if found < 0:
+        return <int> found
+    out.offset = <uint64_t> found
+    return reply(request, &out, sizeof(out))
+
+
+cdef int op_fallocate(Context *ctx, Request *request) noexcept nogil:
+    cdef const fuse_fallocate_in *args = <const fuse_fallocate_in *> next_bytes(request, sizeof(fuse_fallocate_in))
+    cdef Handle *handle
+    cdef int error
+    if <int64_t> args.offset < 0 or <int64_t> args.length <= 0:
+        return -EINVAL
+    if <int64_t> (args.offset + args.length) < 0:
+        return -EFBIG
+    handle = file_of(ctx, request, args.fh)
+    if handle == NULL:
+        return -EBADF
+    error = sys_fallocate(handle.fd, <int> args.mode, <int64_t> args.offset, <int64_t> args.length)
+    handle_release(&ctx.share.handles, handle)
+    return error if error < 0 else reply(request, NULL, 0)
+
+
+cdef int op_copy_file_range(Context *ctx, Request *request) noexcept nogil:
+    cdef const fuse_copy_file_range_in *args = <const fuse_copy_file_range_in *> next_bytes(
+        request, sizeof(fuse_copy_file_range_in))
+    cdef int64_t source_offset = <int64_t> args.off_in
+    cdef int64_t target_offset = <int64_t> args.off_out
+    cdef fuse_write_out out
+    cdef Handle *source
+    cdef Handle *target
+    cdef int64_t copied
+    if source_offset < 0 or target_offset < 0 or args.flags:
+        return -EINVAL
+    source = file_of(ctx, request, args.fh_in)
+    target = handle_acquire(&ctx.share.handles, args.fh_out, args.nodeid_out, False)
+    copied = -EBADF
+    if source != NULL and target != NULL:
+        copied = sys_copy_file_range(source.fd, &source_offset, target.fd, &target_offset,
+                                     args.len if args.len < COPY_MAX else COPY_MAX, 0)
+    if source != NULL:
+        handle_release(&ctx.share.handles, source)
+    if target != NULL:
+        handle_release(&ctx.share.handles, target)
+    if copied < 0:
+        return <int> copied
+    out.size = <uint32_t> copied
+    out.padding = 0
+    return reply(request, &out, sizeof(out))

@@ -1,0 +1,117 @@
+# The inodes that the guest knows: nodeid -> record by array access, (mount, inode number) -> record by a hash index.
+#
+# A nodeid is a slot and its generation; the root is 1. Records never move and hold no pointers. The state word counts
+# pins: one for all of the guest's references together, one for each request that uses the record now.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from .atomics cimport load_pointer, load_relaxed64, store_release32
+from .descriptors cimport Descriptors
+from .linux cimport mix64
+
+cdef enum:
+    EVICTING = 0x40000000       # in the state word: its descriptor is being closed
+    PINS = 0x3fffffff
+    NONE = 0                    # slot 0 is never used: it ends every list
+    ROOT_SLOT = 1
+    CHUNK_BITS = 10
+    CHUNK_INODES = 1 << CHUNK_BITS
+    CHUNKS_MAX = 1 << (32 - CHUNK_BITS)
+    SHARD_BITS = 6
+    SHARDS = 1 << SHARD_BITS
+    SEGMENTS = 27               # of a shard's buckets, each twice as large as the one before
+    FIRST_SEGMENT = 16
+    HANDLE_MAX = 24             # bytes of a file handle that fit into the record
+    MOUNTS_MAX = 1 << 16
+
+
+cdef enum InodeFlags:
+    INODE_INDEXED = 1
+    INODE_CACHED = 2            # in the list of those with a descriptor
+    INODE_NO_HANDLE = 4         # the file system gave none that can be opened
+    INODE_ROOT = 8
+
+
+cdef struct Inode:
+    uint64_t state              # generation << 32 | EVICTING | pins
+    uint64_t lookups            # the guest's references; under the shard's lock, as all that follows but fd and recent
+    uint64_t ino
+    uint64_t freshness          # what an open compares to keep the guest's page cache
+    int64_t btime_sec
+    uint32_t btime_nsec
+    uint32_t mount              # index into the table of mounts
+    uint32_t slot               # its own number
+    uint32_t hash_next          # in its bucket, in the free list, or among those to be closed
+    int32_t fd                  # O_PATH; -1 while evicted
+    uint32_t lru_previous
+    uint32_t lru_next
+    uint32_t parent
+    uint32_t parent_generation
+    uint32_t name
+    uint32_t opens
+    uint16_t kind               # S_IFMT bits of its mode
+    uint8_t flags
+    uint8_t recent              # used since the eviction looked last
+    uint8_t handle_type
+    uint8_t handle_size
+    uint8_t handle[HANDLE_MAX]
+
+
+cdef struct Shard:
+    uint32_t lock
+    uint32_t indexed            # inodes in the index
+    uint32_t buckets            # of the index, grown one by one (linear hashing)
+    uint32_t free_first         # slots that were used before
+    uint32_t fresh              # the next slot that never was
+    uint32_t fresh_end
+    uint32_t lru_first          # most recent
+    uint32_t lru_last
+    uint32_t *segments[SEGMENTS]
+    uint64_t apart[4]           # shards are locked by different threads
+
+
+cdef struct Mount:
+    uint64_t device
+    uint64_t id
+    int32_t fd                  # by which handles are opened; -1: none yet
+    uint32_t no_handles         # they cannot be opened here
+    uint32_t handles_work       # one was opened
+
+
+cdef struct InodeTable:
+    Inode **chunks
+    uint32_t chunk_count
+    uint32_t growth_lock
+    Shard *shards
+    Mount *mounts
+    uint32_t mount_count
+    uint32_t mount_lock
+    uint32_t to_close           # slots whose descriptor is yet to be closed, linked by hash_next
+    uint32_t to_close_count
+    uint32_t known              # inodes that the guest knows, the root not counted
+    uint32_t handles_open       # open_by_handle_at may be used
+    uint32_t next_victim        # shard in which eviction looks next
+    int root_fd
+    uint64_t root_ino
+    int proc_fd                 # /proc/self/fd
+    Descriptors *account
+
+
+cdef inline Inode *at_slot(InodeTable *table, uint32_t slot) noexcept nogil:
+    return <Inode *> load_pointer(<void **> (table.chunks + (slot >> CHUNK_BITS))) + (slot & (CHUNK_INODES - 1))
+
+
+cdef inline uint64_t key_hash(uint32_t mount, uint64_t ino) noexcept nogil:
+    return mix64(ino + (<uint64_t> mount << 48))
+
+
+cdef inline Shard *shard_of(InodeTable *table, uint64_t hash) noexcept nogil:
+    return table.shards + (hash >> (64 - SHARD_BITS))
+
+
+cdef inline uint64_t inode_nodeid(const Inode *inode) noexcept nogil:
+    return load_relaxed64(&inode.state) >> 32 << 32 | inode.slot
+
+
+cdef inline void store_fd(Inode *inode, int fd) noexcept nogil:
+    store_release32(<uint32_t *> &inode.fd, <uint32_t> fd)

@@ -1,0 +1,18 @@
+# What the file system does with the inode table.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from .descriptors cimport Descriptors
+from .inode_table cimport Inode, InodeTable
+from .linux cimport linux_statx
+
+
+cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int proc_fd) noexcept nogil
+cdef void inodes_destroy(InodeTable *table) noexcept nogil
+cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil
+cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil
+cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil
+cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil
+cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, uint64_t *nodeid) noexcept nogil
+cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil
+cdef void inodes_forget_all(InodeTable *table) noexcept nogil

@@ -1,0 +1,283 @@
+"""The inode table as the file system uses it: nodeids in, records out, and the guest's references counted."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from .atomics cimport (
+    compare_exchange32, compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32, load_acquire64,
+    load_relaxed32, store_release32, store_release64)
+from .descriptors cimport Descriptors
+from .inode_cache cimport cache_insert, cache_remove, file_handle, make_room
+from .inode_index cimport index_find, index_insert, index_remove
+from .inode_slots cimport free_slot, more_slots, take_slot
+from .inode_table cimport (
+    CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_ROOT, MOUNTS_MAX, NONE, PINS, ROOT_SLOT,
+    SEGMENTS, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash, shard_of, store_fd)
+from .linux cimport (
+    AT_EMPTY_PATH, ENOMEM, EOVERFLOW, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE,
+    S_IFMT, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, calloc, free, linux_file_handle, linux_statx, memcmp, memset,
+    mmap, munmap, sched_yield, sys_close, sys_statx)
+from .locks cimport lock, unlock
+
+
+cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int proc_fd) noexcept nogil:
+    """An empty table whose root is the O_PATH descriptor `root_fd`, which it owns. 0 or -errno."""
+    cdef linux_statx stat
+    cdef Inode *root
+    cdef int error, i
+    cdef int mount
+    memset(table, 0, sizeof(InodeTable))
+    table.account = account
+    table.root_fd = root_fd
+    table.proc_fd = proc_fd
+    table.chunks = <Inode **> mmap(NULL, <size_t> CHUNKS_MAX * sizeof(Inode *), PROT_READ | PROT_WRITE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    table.mounts = <Mount *> mmap(NULL, <size_t> MOUNTS_MAX * sizeof(Mount), PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    table.shards = <Shard *> calloc(SHARDS, sizeof(Shard))
+    if table.chunks == MAP_FAILED or table.mounts == MAP_FAILED or table.shards == NULL:
+        return -ENOMEM
+    for i in range(SHARDS):
+        table.shards[i].buckets = FIRST_SEGMENT
+        table.shards[i].segments[0] = <uint32_t *> calloc(FIRST_SEGMENT, sizeof(uint32_t))
+        if table.shards[i].segments[0] == NULL:
+            return -ENOMEM
+    error = sys_statx(root_fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, &stat)
+    if error < 0:
+        return error
+    mount = mount_of(table, &stat)
+    if mount < 0:
+        return mount
+    # The first chunk is the first shard's, but for slot 0, which is none, and 1, the root.
+    if not more_slots(table, table.shards):
+        return -ENOMEM
+    table.shards[0].fresh = ROOT_SLOT + 1
+    root = at_slot(table, ROOT_SLOT)
+    root.slot = ROOT_SLOT
+    root.fd = root_fd
+    root.flags = INODE_ROOT
+    root.lookups = 1
+    fill(root, mount, &stat)
+    table.root_ino = root.ino
+    store_release64(&root.state, 1)
+    lock(&shard_of(table, key_hash(mount, root.ino)).lock)
+    index_insert(table, shard_of(table, key_hash(mount, root.ino)), key_hash(mount, root.ino), root)
+    unlock(&shard_of(table, key_hash(mount, root.ino)).lock)
+    table.handles_open = 1
+    return 0
+
+
+cdef void fill(Inode *inode, uint32_t mount, const linux_statx *stat) noexcept nogil:
+    inode.mount = mount
+    inode.ino = stat.stx_ino
+    inode.kind = stat.stx_mode & S_IFMT
+    if stat.stx_mask & STATX_BTIME:
+        inode.btime_sec = stat.stx_btime.tv_sec
+        inode.btime_nsec = stat.stx_btime.tv_nsec
+
+
+cdef void inodes_destroy(InodeTable *table) noexcept nogil:
+    """Closes every descriptor and frees everything. No other thread uses the table any more."""
+    cdef uint32_t chunk, i
+    cdef Inode *inode
+    cdef int segment
+    if table.chunks != NULL and table.chunks != MAP_FAILED:
+        for chunk in range(table.chunk_count):
+            for i in range(CHUNK_INODES):
+                inode = table.chunks[chunk] + i
+                # Slots that were never used are zero throughout.
+                if inode.slot != NONE and inode.fd >= 0:
+                    sys_close(inode.fd)
+            munmap(table.chunks[chunk], CHUNK_INODES * sizeof(Inode))
+        munmap(table.chunks, <size_t> CHUNKS_MAX * sizeof(Inode *))
+    if table.mounts != NULL and table.mounts != MAP_FAILED:
+        for i in range(table.mount_count):
+            if table.mounts[i].fd >= 0:
+                sys_close(table.mounts[i].fd)
+        munmap(table.mounts, <size_t> MOUNTS_MAX * sizeof(Mount))
+    if table.shards != NULL:
+        for i in range(SHARDS):
+            for segment in range(SEGMENTS):
+                free(table.shards[i].segments[segment])
+        free(table.shards)
+    memset(table, 0, sizeof(InodeTable))
+
+
+cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil:
+    """The number of the mount that the file lies on: an index into table.mounts, or -EOVERFLOW."""
+    cdef uint64_t device = (<uint64_t> stat.stx_dev_major << 32) | stat.stx_dev_minor
+    cdef uint64_t id = stat.stx_mnt_id
+    cdef uint32_t count = load_acquire32(&table.mount_count)
+    cdef uint32_t i
+    for i in range(count):
+        if table.mounts[i].device == device and table.mounts[i].id == id:
+            return i
+    lock(&table.mount_lock)
+    for i in range(count, table.mount_count):
+        if table.mounts[i].device == device and table.mounts[i].id == id:
+            unlock(&table.mount_lock)
+            return i
+    i = table.mount_count
+    if i == MOUNTS_MAX:
+        unlock(&table.mount_lock)
+        return -EOVERFLOW
+    table.mounts[i].device = device
+    table.mounts[i].id = id
+    table.mounts[i].fd = -1
+    store_release32(&table.mount_count, i + 1)
+    unlock(&table.mount_lock)
+    return i
+
+
+cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil:
+    """Pins the inode for the caller. NULL for an id that the guest does not know, or knew once."""
+    cdef uint32_t slot = <uint32_t> nodeid
+    cdef Inode *inode
+    cdef uint64_t state
+    if slot == NONE or slot >> CHUNK_BITS >= load_acquire32(&table.chunk_count):
+        return NULL
+    inode = at_slot(table, slot)
+    state = load_acquire64(&inode.state)
+    while True:
+        if state >> 32 != nodeid >> 32 or not state & PINS:
+            return NULL
+        if state & EVICTING:
+            sched_yield()
+            state = load_acquire64(&inode.state)
+        elif compare_exchange64(&inode.state, &state, state + 1):
+            return inode
+
+
+cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil:
+    """Gives a pin back. The last one frees the slot; its descriptor is closed by inodes_close_pending, as that may take long."""
+    cdef uint32_t first
+    if fetch_sub64(&inode.state, 1) & PINS != 1:
+        return
+    if inode.fd < 0:
+        free_slot(table, inode)
+        return
+    fetch_add32(&table.to_close_count, 1)
+    first = load_relaxed32(&table.to_close)
+    while True:
+        inode.hash_next = first
+        if compare_exchange32(&table.to_close, &first, inode.slot):
+            return
+
+
+cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil:
+    """One more reference of the guest to a known inode that is pinned by its descriptor. Its nodeid, or 0: not such a one."""
+    cdef uint64_t hash = key_hash(mount, ino)
+    cdef Shard *shard = shard_of(table, hash)
+    cdef uint64_t nodeid = 0
+    cdef Inode *inode
+    lock(&shard.lock)
+    inode = index_find(table, shard, hash, mount, ino)
+    if inode != NULL and inode.fd >= 0:
+        inode.lookups += 1
+        if not inode.recent:
+            inode.recent = 1
+        nodeid = inode_nodeid(inode)
+    unlock(&shard.lock)
+    return nodeid
+
+
+cdef bint same_birth(const Inode *inode, const linux_statx *stat) noexcept nogil:
+    if not stat.stx_mask & STATX_BTIME:
+        return True
+    return inode.btime_sec == stat.stx_btime.tv_sec and inode.btime_nsec == stat.stx_btime.tv_nsec
+
+
+cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, uint64_t *nodeid) noexcept nogil:
+    """A reference of the guest to the file that `fd` (O_PATH) and `stat` are of: to its record, or to a new one.
+
+    The descriptor is the table's from now on. 0, or -ENOMEM.
+    """
+    cdef uint64_t hash = key_hash(mount, stat.stx_ino)
+    cdef Shard *shard = shard_of(table, hash)
+    cdef linux_file_handle handle
+    cdef bint have_handle = False
+    cdef bint spare = False
+    cdef Inode *inode
+    fetch_add32(&table.account.cached, 1)
+    lock(&shard.lock)
+    while True:
+        inode = index_find(table, shard, hash, mount, stat.stx_ino)
+        if inode == NULL or inode.fd >= 0:
+            break
+        # Evicted: the same number may be another file by now. Its handle tells, which is not asked for under the lock.
+        if not have_handle:
+            unlock(&shard.lock)
+            have_handle = True
+            if file_handle(fd, &handle) < 0:
+                handle.handle_bytes = 0
+            lock(&shard.lock)
+            continue
+        if same_birth(inode, stat) and inode.handle_size == handle.handle_bytes and \
+                inode.handle_type == handle.handle_type and \
+                memcmp(inode.handle, handle.f_handle, inode.handle_size) == 0:
+            store_fd(inode, fd)
+            cache_insert(table, shard, inode)
+        else:
+            index_remove(table, shard, inode)
+            inode = NULL
+        break
+    if inode == NULL:
+        inode = take_slot(table, shard)
+        if inode == NULL:
+            unlock(&shard.lock)
+            sys_close(fd)
+            fetch_sub32(&table.account.cached, 1)
+            return -ENOMEM
+        fill(inode, mount, stat)
+        inode.fd = fd
+        index_insert(table, shard, hash, inode)
+        cache_insert(table, shard, inode)
+        fetch_add32(&table.known, 1)
+        # Release: whoever finds the generation valid sees the record whole. One pin: the guest's.
+        store_release64(&inode.state, inode.state | 1)
+    elif inode.fd != fd:
+        spare = True
+    inode.lookups += 1
+    inode.recent = 1
+    nodeid[0] = inode_nodeid(inode)
+    unlock(&shard.lock)
+    if spare:
+        sys_close(fd)
+        fetch_sub32(&table.account.cached, 1)
+    make_room(table)
+    return 0
+
+
+cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil:
+    """The guest lets go of `count` references; never of more than it has. The root stays."""
+    cdef Inode *inode = inode_acquire(table, nodeid)
+    cdef Shard *shard
+    cdef bint last = False
+    if inode == NULL:
+        return
+    if not inode.flags & INODE_ROOT:
+        shard = shard_of(table, key_hash(inode.mount, inode.ino))
+        lock(&shard.lock)
+        if inode.lookups:
+            inode.lookups = inode.lookups - count if inode.lookups > count else 0
+            if not inode.lookups:
+                last = True
+                index_remove(table, shard, inode)
+                cache_remove(table, shard, inode)
+        unlock(&shard.lock)
+    if last:
+        fetch_sub32(&table.known, 1)
+        inode_release(table, inode)
+    inode_release(table, inode)
+
+
+cdef void inodes_forget_all(InodeTable *table) noexcept nogil:
+    """The end of a session: the guest knows nothing but the root any more. May take long."""
+    cdef uint32_t chunk, i
+    cdef Inode *inode
+    cdef uint64_t state
+    for chunk in range(load_acquire32(&table.chunk_count)):
+        for i in range(CHUNK_INODES):
+            inode = table.chunks[chunk] + i
+            state = load_acquire64(&inode.state)
+            if state & PINS:
+                inode_forget(table, state >> 32 << 32 | (chunk << CHUNK_BITS) + i, ~(<uint64_t> 0))

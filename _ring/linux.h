@@ -1,0 +1,336 @@
+/* System calls as the data plane makes them: each returns its result or -errno, and none goes through a wrapper of the C
+   library that would act on the whole process (setresuid), cancel, or be missing from an older C library.
+   A call that a signal interrupted is made again; a handler never sees EINTR. */
+#ifndef VIRTIOFSD_LINUX_H
+#define VIRTIOFSD_LINUX_H
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <linux/fs.h>
+#include <linux/futex.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+#ifndef SYS_fchmodat2
+#define SYS_fchmodat2 452
+#endif
+#ifndef RESOLVE_CACHED
+#define RESOLVE_CACHED 0x20
+#endif
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 0x8
+#endif
+#ifndef AT_EMPTY_PATH
+#define AT_EMPTY_PATH 0x1000
+#endif
+#ifndef AT_STATX_DONT_SYNC
+#define AT_STATX_DONT_SYNC 0x4000
+#endif
+#ifndef STATX_MNT_ID
+#define STATX_MNT_ID 0x1000U
+#endif
+
+/* struct statx with the fields up to the mount id, whatever the C library's headers know. */
+struct linux_statx_time {
+    int64_t tv_sec;
+    uint32_t tv_nsec;
+    int32_t reserved;
+};
+
+struct linux_statx {
+    uint32_t stx_mask;
+    uint32_t stx_blksize;
+    uint64_t stx_attributes;
+    uint32_t stx_nlink;
+    uint32_t stx_uid;
+    uint32_t stx_gid;
+    uint16_t stx_mode;
+    uint16_t spare0;
+    uint64_t stx_ino;
+    uint64_t stx_size;
+    uint64_t stx_blocks;
+    uint64_t stx_attributes_mask;
+    struct linux_statx_time stx_atime;
+    struct linux_statx_time stx_btime;
+    struct linux_statx_time stx_ctime;
+    struct linux_statx_time stx_mtime;
+    uint32_t stx_rdev_major;
+    uint32_t stx_rdev_minor;
+    uint32_t stx_dev_major;
+    uint32_t stx_dev_minor;
+    uint64_t stx_mnt_id;
+    uint64_t spare[13];
+};
+_Static_assert(sizeof(struct linux_statx) == 256, "statx");
+
+struct linux_dirent {
+    uint64_t d_ino;
+    int64_t d_off;
+    uint16_t d_reclen;
+    uint8_t d_type;
+    char d_name[5];
+};
+_Static_assert(offsetof(struct linux_dirent, d_name) == 19, "linux_dirent64");
+
+/* struct file_handle with room for the largest one. */
+struct linux_file_handle {
+    uint32_t handle_bytes;
+    int32_t handle_type;
+    uint8_t f_handle[128];
+};
+
+static inline int64_t sys_result(long result) { return result < 0 ? -(int64_t)errno : result; }
+
+#define SYS_RETRIED(call) \
+    long result; \
+    do { result = (call); } while (result < 0 && errno == EINTR); \
+    return sys_result(result)
+
+static inline int sys_statx(int dir, const char *path, int flags, unsigned mask, struct linux_statx *stat) {
+    SYS_RETRIED(syscall(SYS_statx, dir, path, flags, mask, stat));
+}
+static inline int sys_openat(int dir, const char *path, int flags, unsigned mode) {
+    SYS_RETRIED(openat(dir, path, flags | O_CLOEXEC, mode));
+}
+static inline int sys_openat2(int dir, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
+    struct open_how how = {.flags = flags | O_CLOEXEC, .mode = mode, .resolve = resolve};
+    SYS_RETRIED(syscall(SYS_openat2, dir, path, &how, sizeof how));
+}
+static inline int sys_close(int fd) { return sys_result(close(fd)); }
+static inline int sys_dup(int fd) { return sys_result(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
+static inline int sys_dup3(int from, int to) { SYS_RETRIED(dup3(from, to, O_CLOEXEC)); }
+static inline int64_t sys_preadv(int fd, const struct iovec *iov, int count, int64_t offset) {
+    SYS_RETRIED(preadv(fd, iov, count, offset));
+}
+static inline int64_t sys_preadv2(int fd, const struct iovec *iov, int count, int64_t offset, int flags) {
+    SYS_RETRIED(preadv2(fd, iov, count, offset, flags));
+}
+static inline int64_t sys_pwritev(int fd, const struct iovec *iov, int count, int64_t offset) {
+    SYS_RETRIED(pwritev(fd, iov, count, offset));
+}
+static inline int64_t sys_pwritev2(int fd, const struct iovec *iov, int count, int64_t offset, int flags) {
+    SYS_RETRIED(pwritev2(fd, iov, count, offset, flags));
+}
+static inline int64_t sys_write(int fd, const void *data, size_t size) { SYS_RETRIED(write(fd, data, size)); }
+static inline int64_t sys_send(int fd, const void *data, size_t size, int flags) {
+    SYS_RETRIED(send(fd, data, size, flags));
+}
+static inline int64_t sys_getdents64(int fd, void *buffer, size_t size) {
+    SYS_RETRIED(syscall(SYS_getdents64, fd, buffer, size));
+}
+static inline int64_t sys_lseek(int fd, int64_t offset, int whence) { SYS_RETRIED(lseek(fd, offset, whence)); }
+static inline int64_t sys_readlinkat(int dir, const char *path, char *buffer, size_t size) {
+    SYS_RETRIED(readlinkat(dir, path, buffer, size));
+}
+static inline int sys_symlinkat(const char *target, int dir, const char *path) {
+    SYS_RETRIED(symlinkat(target, dir, path));
+}
+static inline int sys_mknodat(int dir, const char *path, unsigned mode, unsigned device) {
+    SYS_RETRIED(syscall(SYS_mknodat, dir, path, mode, device));
+}
+static inline int sys_mkdirat(int dir, const char *path, unsigned mode) { SYS_RETRIED(mkdirat(dir, path, mode)); }
+static inline int sys_unlinkat(int dir, const char *path, int flags) { SYS_RETRIED(unlinkat(dir, path, flags)); }
+static inline int sys_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags) {
+    SYS_RETRIED(syscall(SYS_renameat2, from_dir, from, to_dir, to, flags));
+}
+static inline int sys_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags) {
+    SYS_RETRIED(linkat(from_dir, from, to_dir, to, flags));
+}
+static inline int sys_fchmod(int fd, unsigned mode) { SYS_RETRIED(fchmod(fd, mode)); }
+static inline int sys_fchmodat(int dir, const char *path, unsigned mode) {
+    SYS_RETRIED(syscall(SYS_fchmodat, dir, path, mode));
+}
+static inline int sys_fchownat(int dir, const char *path, unsigned uid, unsigned gid, int flags) {
+    SYS_RETRIED(fchownat(dir, path, uid, gid, flags));
+}
+static inline int sys_utimensat(int dir, const char *path, const struct timespec times[2], int flags) {
+    SYS_RETRIED(syscall(SYS_utimensat, dir, path, times, flags));
+}
+static inline int sys_truncate(const char *path, int64_t size) { SYS_RETRIED(truncate(path, size)); }
+static inline int sys_ftruncate(int fd, int64_t size) { SYS_RETRIED(ftruncate(fd, size)); }
+static inline int sys_fallocate(int fd, int mode, int64_t offset, int64_t length) {
+    SYS_RETRIED(fallocate(fd, mode, offset, length));
+}
+static inline int64_t sys_copy_file_range(int from, int64_t *from_offset, int to, int64_t *to_offset, size_t length,
+                                          unsigned flags) {
+    SYS_RETRIED(syscall(SYS_copy_file_range, from, from_offset, to, to_offset, length, flags));
+}
+static inline int sys_fsync(int fd) { SYS_RETRIED(fsync(fd)); }
+static inline int sys_fdatasync(int fd) { SYS_RETRIED(fdatasync(fd)); }
+static inline int sys_syncfs(int fd) { SYS_RETRIED(syncfs(fd)); }
+static inline int sys_fstatfs(int fd, struct statfs *stat) { SYS_RETRIED(fstatfs(fd, stat)); }
+static inline int sys_faccessat(int dir, const char *path, int mode) {
+    SYS_RETRIED(syscall(SYS_faccessat, dir, path, mode));
+}
+static inline int64_t sys_getxattr(const char *path, const char *name, void *value, size_t size) {
+    SYS_RETRIED(getxattr(path, name, value, size));
+}
+static inline int64_t sys_listxattr(const char *path, char *list, size_t size) {
+    SYS_RETRIED(listxattr(path, list, size));
+}
+static inline int sys_setxattr(const char *path, const char *name, const void *value, size_t size, int flags) {
+    SYS_RETRIED(setxattr(path, name, value, size, flags));
+}
+static inline int sys_removexattr(const char *path, const char *name) { SYS_RETRIED(removexattr(path, name)); }
+static inline int sys_name_to_handle_at(int dir, const char *path, struct linux_file_handle *handle, int *mount_id,
+                                        int flags) {
+    SYS_RETRIED(syscall(SYS_name_to_handle_at, dir, path, handle, mount_id, flags));
+}
+static inline int sys_open_by_handle_at(int mount_fd, struct linux_file_handle *handle, int flags) {
+    SYS_RETRIED(syscall(SYS_open_by_handle_at, mount_fd, handle, flags | O_CLOEXEC));
+}
+
+/* Credentials of the calling thread alone; the C library's functions would change every thread. */
+static inline int sys_setresuid(uint32_t real, uint32_t effective, uint32_t saved) {
+    return sys_result(syscall(SYS_setresuid, real, effective, saved));
+}
+static inline int sys_setresgid(uint32_t real, uint32_t effective, uint32_t saved) {
+    return sys_result(syscall(SYS_setresgid, real, effective, saved));
+}
+static inline int sys_setgroups(int count, const uint32_t *groups) {
+    return sys_result(syscall(SYS_setgroups, count, groups));
+}
+static inline int sys_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    struct __user_cap_data_struct data[2] = {
+        {(uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable},
+        {(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)}};
+    return sys_result(syscall(SYS_capset, &header, data));
+}
+static inline int sys_capget(uint64_t *effective, uint64_t *permitted, uint64_t *inheritable) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    struct __user_cap_data_struct data[2] = {{0, 0, 0}, {0, 0, 0}};
+    int result = sys_result(syscall(SYS_capget, &header, data));
+    *effective = data[0].effective | (uint64_t)data[1].effective << 32;
+    *permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+    *inheritable = data[0].inheritable | (uint64_t)data[1].inheritable << 32;
+    return result;
+}
+static inline int sys_unshare(int flags) { return sys_result(unshare(flags)); }
+static inline int sys_fchdir(int fd) { return sys_result(fchdir(fd)); }
+static inline unsigned sys_umask(unsigned mask) { return umask(mask); }
+static inline uint32_t sys_geteuid(void) { return (uint32_t)syscall(SYS_geteuid); }
+static inline uint32_t sys_getegid(void) { return (uint32_t)syscall(SYS_getegid); }
+static inline int sys_gettid(void) { return (int)syscall(SYS_gettid); }
+
+static inline int sys_eventfd(void) { return sys_result(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+static inline int sys_epoll_create(void) { return sys_result(epoll_create1(EPOLL_CLOEXEC)); }
+static inline int sys_epoll_add(int epoll, int fd, uint32_t events, uint64_t data) {
+    struct epoll_event event = {.events = events, .data = {.u64 = data}};
+    return sys_result(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+}
+static inline int sys_epoll_remove(int epoll, int fd) {
+    return sys_result(epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL));
+}
+/* Not made again after a signal: the caller looks at everything anyway. A negative timeout waits for ever. */
+static inline int sys_epoll_wait(int epoll, struct epoll_event *events, int count, int64_t timeout_ns) {
+    if (timeout_ns < 0)
+        return sys_result(epoll_wait(epoll, events, count, -1));
+    struct timespec timeout = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    long result = syscall(SYS_epoll_pwait2, epoll, events, count, &timeout, NULL, 0);
+    if (result < 0 && errno == ENOSYS)
+        result = epoll_wait(epoll, events, count, (int)((timeout_ns + 999999) / 1000000));
+    return sys_result(result);
+}
+static inline int sys_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+    struct timespec timeout = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    return sys_result(syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns < 0 ? NULL : &timeout));
+}
+static inline int sys_futex_wake(uint32_t *word, int count) {
+    return sys_result(syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count));
+}
+
+static inline int64_t clock_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* "1234" of 1234, in a buffer of at least 12 bytes. */
+static inline char *decimal(char *buffer, int number) {
+    char digits[12];
+    int count = 0, at = 0;
+    unsigned rest = (unsigned)number;
+    do { digits[count++] = (char)('0' + rest % 10); } while (rest /= 10);
+    while (count) buffer[at++] = digits[--count];
+    buffer[at] = 0;
+    return buffer;
+}
+
+static inline int sys_errno(void) { return -errno; }
+
+/* Whether `end` bytes of the file can be mapped, and the size of its pages: a file that is shorter would raise SIGBUS. */
+static inline int sys_mappable(int fd, uint64_t end, uint64_t *page) {
+    struct statfs file_system;
+    struct stat file;
+    *page = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (fstat(fd, &file) < 0)
+        return -errno;
+    if (S_ISREG(file.st_mode) && end > (uint64_t)file.st_size)
+        return -EINVAL;
+    if (fstatfs(fd, &file_system) == 0 && (uint64_t)file_system.f_type == HUGETLBFS_MAGIC)
+        *page = (uint64_t)file_system.f_bsize;
+    return 0;
+}
+
+static inline uint32_t device_encode(uint32_t major, uint32_t minor) {
+    return (minor & 0xff) | (major << 8) | ((minor & ~0xffU) << 12);
+}
+
+static inline uint64_t mix64(uint64_t value) {
+    value ^= value >> 33;
+    value *= 0xff51afd7ed558ccdULL;
+    value ^= value >> 33;
+    value *= 0xc4ceb9fe1a85ec53ULL;
+    return value ^ value >> 33;
+}
+
+/* A kernel-side thread with every signal blocked but those that a fault raises in it. */
+typedef void *(*thread_main)(void *);
+static inline int thread_start(pthread_t *thread, thread_main entry, void *argument, const char *name) {
+    sigset_t all, before;
+    sigfillset(&all);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGABRT);
+    sigdelset(&all, SIGSYS);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(thread, NULL, entry, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!error)
+        pthread_setname_np(*thread, name);
+    return -error;
+}
+
+#endif

@@ -1,0 +1,21 @@
+# A lock of one 32-bit word: 0 free, 1 held, 2 held and somebody waits. Zeroed memory is a free lock.
+# Held for a few instructions; never across a system call that may sleep.
+
+from libc.stdint cimport uint32_t
+
+from .atomics cimport compare_exchange32, exchange32
+
+
+cdef void lock_wait(uint32_t *word) noexcept nogil
+cdef void lock_wake(uint32_t *word) noexcept nogil
+
+
+cdef inline void lock(uint32_t *word) noexcept nogil:
+    cdef uint32_t free = 0
+    if not compare_exchange32(word, &free, 1):
+        lock_wait(word)
+
+
+cdef inline void unlock(uint32_t *word) noexcept nogil:
+    if exchange32(word, 0) == 2:
+        lock_wake(word)

@@ -1,0 +1,160 @@
+"""INIT and DESTROY, FORGET, and what concerns the file system as a whole."""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from .atomics cimport load_acquire32, store_release32
+from .chain cimport chain_take
+from .entries cimport open_inode
+from .fuse_abi cimport (
+    FUSE_ASYNC_DIO, FUSE_ASYNC_READ, FUSE_ATOMIC_O_TRUNC, FUSE_AUTO_INVAL_DATA, FUSE_BIG_WRITES, FUSE_CACHE_SYMLINKS,
+    FUSE_COMPAT_22_INIT_OUT_SIZE, FUSE_CREATE_SUPP_GROUP, FUSE_DO_READDIRPLUS, FUSE_DONT_MASK, FUSE_HAS_IOCTL_DIR,
+    FUSE_INIT_EXT, FUSE_KERNEL_MINOR_VERSION, FUSE_KERNEL_VERSION, FUSE_MAX_PAGES, FUSE_PARALLEL_DIROPS,
+    FUSE_READDIRPLUS_AUTO, FUSE_SETXATTR_EXT, fuse_batch_forget_in, fuse_forget_in, fuse_forget_one, fuse_init_in,
+    fuse_init_in_compat, fuse_init_out, fuse_kstatfs)
+from .handles cimport handles_close_all
+from .inode_cache cimport inode_fd, inodes_close_pending
+from .inode_table cimport Inode
+from .inodes cimport inode_acquire, inode_forget, inode_release, inodes_forget_all
+from .linux cimport (
+    EINVAL, EPROTO, ESTALE, O_RDONLY, S_IFDIR, S_IFREG, memcpy, memset, statfs, sys_close, sys_fstatfs, sys_syncfs)
+from .request cimport NO_REPLY, Request, next_bytes, reply
+from .share cimport Context
+
+cdef enum:
+    MINOR_MIN = 27              # older ones predate virtio-fs
+    PAGE = 4096                 # what the protocol counts max_pages in where the guest's is not larger
+    PAGES_MIN = 256
+    HEADER_DESCRIPTORS = 4      # of a READ or WRITE, besides its pages
+    BACKGROUND = 1024           # asynchronous requests in flight, guest-wide
+    FORGETS = 256               # taken at a time
+
+
+cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
+    """The INIT flags that this daemon honours; what each does is listed in docs/fuse.md."""
+    cdef uint64_t flags = (
+        FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DONT_MASK | FUSE_HAS_IOCTL_DIR
+        | FUSE_AUTO_INVAL_DATA | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS
+        | FUSE_SETXATTR_EXT | FUSE_INIT_EXT | FUSE_CREATE_SUPP_GROUP)
+    if ctx.share.options.readdirplus:
+        flags |= FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO
+    return flags
+
+
+cdef void end_session(Context *ctx) noexcept nogil:
+    store_release32(&ctx.share.session, 0)
+    handles_close_all(&ctx.share.handles)
+    inodes_forget_all(&ctx.share.inodes)
+    inodes_close_pending(&ctx.share.inodes)
+
+
+cdef int op_init(Context *ctx, Request *request) noexcept nogil:
+    """Starts a session; an earlier one ends (a guest that was reset says no DESTROY)."""
+    cdef fuse_init_in given
+    cdef fuse_init_out out
+    cdef uint64_t offered, flags
+    cdef uint32_t pages
+    cdef const fuse_init_in_compat *short_form = <const fuse_init_in_compat *> next_bytes(
+        request, sizeof(fuse_init_in_compat))
+    memset(&given, 0, sizeof(given))
+    memset(&out, 0, sizeof(out))
+    memcpy(&given, short_form, sizeof(fuse_init_in_compat))
+    if request.args_size >= sizeof(fuse_init_in):
+        memcpy(&given, request.args, sizeof(given))
+    out.major = FUSE_KERNEL_VERSION
+    out.minor = FUSE_KERNEL_MINOR_VERSION
+    if given.major < FUSE_KERNEL_VERSION or (given.major == FUSE_KERNEL_VERSION and given.minor < MINOR_MIN):
+        return -EPROTO
+    if given.major > FUSE_KERNEL_VERSION:
+        # It asks again with this major.
+        return reply(request, &out, sizeof(out))
+    end_session(ctx)
+    offered = given.flags
+    if offered & FUSE_INIT_EXT:
+        offered |= <uint64_t> given.flags2 << 32
+    flags = offered & wanted_flags(ctx)
+    pages = request.queue.size - HEADER_DESCRIPTORS if request.queue.size > PAGES_MIN + HEADER_DESCRIPTORS else PAGES_MIN
+    out.max_readahead = given.max_readahead
+    out.flags = <uint32_t> flags
+    out.flags2 = <uint32_t> (flags >> 32)
+    out.max_background = BACKGROUND
+    out.congestion_threshold = BACKGROUND / 4 * 3
+    out.max_write = pages * PAGE
+    out.max_pages = <uint16_t> pages
+    out.time_gran = 1
+    ctx.share.flags = flags
+    ctx.share.minor = given.minor
+    store_release32(&ctx.share.session, 1)
+    return reply(request, &out, sizeof(out))
+
+
+cdef int op_destroy(Context *ctx, Request *request) noexcept nogil:
+    end_session(ctx)
+    return reply(request, NULL, 0)
+
+
+cdef int op_forget(Context *ctx, Request *request) noexcept nogil:
+    cdef const fuse_forget_in *args = <const fuse_forget_in *> next_bytes(request, sizeof(fuse_forget_in))
+    inode_forget(&ctx.share.inodes, request.header.nodeid, args.nlookup)
+    return NO_REPLY
+
+
+cdef int op_batch_forget(Context *ctx, Request *request) noexcept nogil:
+    cdef const fuse_batch_forget_in *args = <const fuse_batch_forget_in *> next_bytes(
+        request, sizeof(fuse_batch_forget_in))
+    cdef fuse_forget_one *entries = <fuse_forget_one *> ctx.scratch
+    cdef uint32_t left = args.count
+    cdef uint32_t i, here
+    # As many as are there: the count is the guest's word.
+    while left:
+        here = left if left < FORGETS else FORGETS
+        here = <uint32_t> (chain_take(&request.chain, entries, here * sizeof(fuse_forget_one)) / sizeof(fuse_forget_one))
+        if not here:
+            break
+        for i in range(here):
+            inode_forget(&ctx.share.inodes, entries[i].nodeid, entries[i].nlookup)
+        left -= here
+    return NO_REPLY
+
+
+cdef int op_interrupt(Context *ctx, Request *request) noexcept nogil:
+    # No request waits without bound yet, so there is none to cut short.
+    return NO_REPLY
+
+
+cdef int op_statfs(Context *ctx, Request *request) noexcept nogil:
+    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef fuse_kstatfs out
+    cdef statfs stat
+    cdef int error
+    if inode == NULL:
+        return -ESTALE
+    error = inode_fd(&ctx.share.inodes, inode)
+    if error >= 0:
+        error = sys_fstatfs(error, &stat)
+    inode_release(&ctx.share.inodes, inode)
+    if error < 0:
+        return error
+    memset(&out, 0, sizeof(out))
+    out.blocks = stat.f_blocks
+    out.bfree = stat.f_bfree
+    out.bavail = stat.f_bavail
+    out.files = stat.f_files
+    out.ffree = stat.f_ffree
+    out.bsize = <uint32_t> stat.f_bsize
+    out.namelen = <uint32_t> stat.f_namelen
+    out.frsize = <uint32_t> stat.f_frsize
+    return reply(request, &out, sizeof(out))
+
+
+cdef int op_syncfs(Context *ctx, Request *request) noexcept nogil:
+    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef int fd
+    if inode == NULL:
+        return -ESTALE
+    fd = open_inode(ctx, inode, O_RDONLY)
+    inode_release(&ctx.share.inodes, inode)
+    if fd < 0:
+        return fd
+    cdef int error = sys_syncfs(fd)
+    sys_close(fd)
+    return error if error < 0 else reply(request, NULL, 0)

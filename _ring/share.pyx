@@ -1,0 +1,38 @@
+"""What a data-plane thread sets up for itself before its first request."""
+
+from .linux cimport (
+    CLONE_FS, ENOMEM, calloc, free, malloc, memset, sys_capget, sys_fchdir, sys_setgroups, sys_umask, sys_unshare)
+
+
+cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil:
+    memset(ctx, 0, sizeof(Context))
+    ctx.share = share
+    ctx.may_sleep = may_sleep
+    ctx.scratch = <unsigned char *> malloc(SCRATCH)
+    return 0 if ctx.scratch != NULL else -ENOMEM
+
+
+cdef int context_enter_thread(Context *ctx) noexcept nogil:
+    """Called by the thread itself: umask and working directory of its own, no supplementary groups. 0 or -errno.
+
+    The working directory is /proc/self/fd, so that "17" names the file behind descriptor 17 to the calls that take
+    only paths.
+    """
+    cdef int error = sys_unshare(CLONE_FS)
+    if error < 0:
+        return error
+    error = sys_fchdir(ctx.share.proc_fd)
+    if error < 0:
+        return error
+    sys_umask(0)
+    ctx.umask = 0
+    if ctx.share.switches_ids:
+        error = sys_setgroups(0, NULL)
+        if error < 0:
+            return error
+    return sys_capget(&ctx.capabilities, &ctx.permitted, &ctx.inheritable)
+
+
+cdef void context_destroy(Context *ctx) noexcept nogil:
+    free(ctx.scratch)
+    ctx.scratch = NULL

@@ -1,0 +1,68 @@
+# The device's side of a split virtqueue (virtio 1.3, 2.7). Each side of the ring has a lock: the available side for who
+# takes chains, the used side for who completes them; the control plane changes a queue while it holds both.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from .virtio_abi cimport virtio_desc, virtio_used_elem
+
+cdef enum QueueError:
+    QUEUE_OK = 0
+    QUEUE_BAD_INDEX = 1     # avail.idx is more than a ring ahead
+    QUEUE_BAD_HEAD = 2      # an entry of the available ring that is no descriptor
+    QUEUE_OVERCOMMITTED = 3  # more chains in flight than the ring has descriptors
+    QUEUE_MEMORY_GONE = 4
+
+cdef enum CallKind:
+    CALL_EVENTFD
+    CALL_SOCKET     # 8 bytes into one end of a socket pair (User-Mode Linux)
+    CALL_MESSAGE    # VHOST_USER_BACKEND_VRING_CALL on the back-end channel
+
+
+cdef struct Virtqueue:
+    uint32_t index
+    uint32_t size           # descriptors, a power of 2
+    uint32_t event_idx      # VIRTIO_F_EVENT_IDX is negotiated
+    uint32_t indirect       # VIRTIO_F_INDIRECT_DESC is negotiated
+    uint32_t error          # a QueueError: broken, and left alone
+    uint32_t placed         # the addresses below are valid: cleared under both locks
+
+    uint64_t desc_user      # where the front-end has the parts: found again whenever the memory map changes
+    uint64_t avail_user
+    uint64_t used_user
+    virtio_desc *desc
+    uint16_t *avail         # flags, idx, ring[size], used_event
+    uint16_t *used          # flags, idx, ring of virtio_used_elem, avail_event
+    virtio_used_elem *used_ring
+
+    # available side
+    uint32_t avail_lock
+    uint32_t running        # started and enabled
+    uint16_t next_avail     # free-running
+    uint16_t seen_avail     # avail.idx as last read
+    uint64_t popped         # chains taken, ever
+    uint64_t kicks          # times a worker was woken for it
+    uint64_t bad_chains[8]  # by ChainError
+    uint8_t apart[64]       # the sides are written by different threads
+
+    # used side
+    uint32_t used_lock
+    uint16_t next_used      # free-running
+    uint16_t signalled_used  # next_used when the driver was last asked whether it wants a signal
+    uint32_t signal_always  # the first after a start is unconditional
+    uint64_t pushed         # chains returned, ever
+    uint64_t signals
+
+    int kick_fd             # -1: none, the ring is polled
+    int call_fd             # always open: where there is none, an eventfd that nobody reads
+    int err_fd
+    uint32_t inband_kicks   # they are messages to the control plane, which wakes the worker
+    uint32_t call_kind      # a CallKind
+
+
+cdef bint ring_place(Virtqueue *queue, virtio_desc *desc, uint16_t *avail, uint16_t *used) noexcept nogil
+cdef int ring_next(Virtqueue *queue, uint16_t *head) noexcept nogil
+cdef bint ring_kicks_on(Virtqueue *queue) noexcept nogil
+cdef void ring_kicks_off(Virtqueue *queue) noexcept nogil
+cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept nogil
+cdef void ring_signal(Virtqueue *queue) noexcept nogil
+cdef void ring_break(Virtqueue *queue, uint32_t error) noexcept nogil

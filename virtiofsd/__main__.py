@@ -1,0 +1,5 @@
+import sys
+
+from virtiofsd.cli import main
+
+sys.exit(main())

@@ -1,0 +1,107 @@
+"""The memory regions of the front-end, mapped into the data plane and taken out of it while queues run."""
+
+import contextlib
+import os
+from typing import NamedTuple
+
+from virtiofsd._ring.device import Device
+from virtiofsd.channel import ProtocolError
+from virtiofsd.waiting import Waiter
+
+SLOTS_MAX = 32768  # half of what a process may map by default (vm.max_map_count)
+
+
+class Region(NamedTuple):
+    """As the front-end describes it; addresses and sizes in bytes."""
+
+    guest_addr: int
+    size: int
+    user_addr: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.size:#x} bytes at guest address {self.guest_addr:#x}"
+
+
+class Slot(NamedTuple):
+    number: int  # the data plane's name for it
+    file: tuple[int, int]  # device and inode of what is mapped
+
+
+class GuestMemory:
+    """The current table. Each change is complete when the method returns: what is gone is used by no request any more."""
+
+    def __init__(self, device: Device, waiter: Waiter) -> None:
+        self.device, self.waiter = device, waiter
+        self.slots: dict[Region, Slot] = {}
+
+    def _map(self, region: Region, fd: int) -> Slot:
+        info = os.fstat(fd)
+        try:
+            number = self.device.add_region(region.guest_addr, region.size, region.user_addr, region.offset, fd)
+        except OSError as error:
+            raise ProtocolError(str(error)) from error
+        return Slot(number, (info.st_dev, info.st_ino))
+
+    def _use(self, slots: dict[Region, Slot]) -> None:
+        try:
+            lost = self.device.use_regions([slot.number for slot in slots.values()])
+        except ValueError as error:
+            raise ProtocolError(str(error)) from error
+        self.slots = slots
+        if lost:
+            raise ProtocolError(f"the new memory table has no place for the rings of vrings {lost}")
+
+    async def _discard(self, region: Region, slot: Slot) -> None:
+        await self.waiter.until(lambda: not self.device.region_busy(slot.number), f"removing memory of {region}")
+        self.device.remove_region(slot.number)
+
+    async def replace(self, regions: list[tuple[Region, int]]) -> None:
+        """SET_MEM_TABLE: this and nothing else, from now on. What stays the same stays mapped."""
+        if len({region for region, _ in regions}) < len(regions):
+            raise ProtocolError("the memory table has the same region twice")
+        old, new = self.slots, dict[Region, Slot]()
+        fresh = []
+        with contextlib.ExitStack() as undo:
+            for region, fd in regions:
+                info = os.fstat(fd)
+                slot = old.get(region)
+                if slot is None or slot.file != (info.st_dev, info.st_ino):
+                    slot = self._map(region, fd)
+                    undo.callback(self.device.remove_region, slot.number)
+                    fresh.append(slot)
+                new[region] = slot
+            try:
+                self._use(new)
+            except ProtocolError:
+                if self.slots is new:
+                    undo.pop_all()
+                raise
+            undo.pop_all()
+        for region, slot in old.items():
+            if new.get(region) != slot:
+                await self._discard(region, slot)
+
+    async def add(self, region: Region, fd: int) -> None:
+        """ADD_MEM_REG."""
+        if region in self.slots:
+            raise ProtocolError(f"there is a region of {region} already")
+        if len(self.slots) >= SLOTS_MAX:
+            raise ProtocolError(f"there are {SLOTS_MAX} memory regions, and no slot for another")
+        slot = self._map(region, fd)
+        try:
+            self._use({**self.slots, region: slot})
+        except ProtocolError:
+            if region not in self.slots:
+                self.device.remove_region(slot.number)
+            raise
+
+    async def remove(self, region: Region) -> None:
+        """REM_MEM_REG: the offset does not matter, front-ends leave it out."""
+        for known, slot in self.slots.items():
+            if known[:3] == region[:3]:
+                break
+        else:
+            raise ProtocolError(f"there is no region of {region}")
+        self._use({other: held for other, held in self.slots.items() if other != known})
+        await self._discard(known, slot)
