@@ -92,14 +92,13 @@ class Backend:
         rule = RULES.get(message.request)
         name = FrontRequest(message.request).name if rule else f"message {message.request}"
         log.log(TRACE, "%s, %d bytes, %d descriptors", name, len(message.payload), len(message.fds))
-        acked = message.needs_reply and bool(self.protocol_features & abi.VHOST_USER_PROTOCOL_F_REPLY_ACK)
         try:
             if rule is None:
                 raise ProtocolError("it is unknown")
             self._check(rule, message)
             answer = await rule.handle(self, message)
         except ProtocolError as error:
-            if not acked or (rule and rule.replies):
+            if not self._acks(message) or (rule and rule.replies):
                 raise ProtocolError(f"{name}: {error}") from error
             log.error("%s failed: %s", name, error)
             await self.channel.reply(message.request, u64(FAILED))
@@ -108,8 +107,12 @@ class Backend:
         else:
             if answer is not None:
                 await self.channel.reply(message.request, answer)
-            elif acked:
+            elif self._acks(message):
                 await self.channel.reply(message.request, u64(0))
+
+    def _acks(self, message: Message) -> bool:
+        """Whether the front-end waits for a 0 or an error. User-Mode Linux does from SET_PROTOCOL_FEATURES itself on."""
+        return message.needs_reply and bool(self.protocol_features & abi.VHOST_USER_PROTOCOL_F_REPLY_ACK)
 
     def _check(self, rule: Rule, message: Message) -> None:
         if rule.size is not None and len(message.payload) != rule.size:
