@@ -42,14 +42,15 @@ def extensions() -> list[Extension]:
     folders = [("virtiofsd/_ring", "virtiofsd._ring")]
     if os.environ.get("VIRTIOFSD_FRONTEND") == "1":
         folders.append(("frontend", "frontend"))
-    found = []
+    found: list[Extension] = []
     for folder, package in folders:
         headers = [str(path) for path in sorted(pathlib.Path(folder).glob("*.h"))]
-        for source in sorted(pathlib.Path(folder).glob("*.pyx")):
-            found.append(Extension(
+        found += [
+            Extension(
                 f"{package}.{source.stem}", [str(source)], depends=headers, include_dirs=["virtiofsd/_ring"],
                 extra_compile_args=[*compile_flags, *WARNINGS], extra_link_args=link_flags,
-                define_macros=[("_GNU_SOURCE", "1")]))
+                define_macros=[("_GNU_SOURCE", "1")])
+            for source in sorted(pathlib.Path(folder).glob("*.pyx"))]
     return found
 
 

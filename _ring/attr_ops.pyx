@@ -11,12 +11,12 @@ from .inode_cache cimport inode_fd
 from .inode_table cimport INODE_ROOT, Inode
 from .inodes cimport inode_acquire, inode_release
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, EACCES, EBADF, EINVAL, EISDIR, ENOENT, ENOTDIR, EOPNOTSUPP, ESTALE, O_NOFOLLOW,
-    O_PATH, O_RDONLY, S_IFDIR, S_IFLNK, S_IFREG, STATX_BASIC_STATS, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, X_OK, decimal,
-    linux_statx, memset, sys_close, sys_fchmodat, sys_fchownat, sys_ftruncate, sys_openat, sys_readlinkat, sys_statx,
-    sys_truncate, sys_utimensat, timespec)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, EACCES, EBADF, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, ESTALE, O_NOFOLLOW, O_PATH,
+    S_IFDIR, S_IFLNK, S_IFREG, STATX_BASIC_STATS, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, linux_statx, memset,
+    sys_close, sys_fchmodat, sys_fchownat, sys_ftruncate, sys_openat, sys_readlinkat, sys_statx, sys_truncate,
+    sys_utimensat, timespec)
 from .request cimport Request, next_bytes, next_name, reply
-from .share cimport SCRATCH, Context
+from .share cimport Context
 from .entries cimport open_with_room
 
 cdef enum:
@@ -41,9 +41,9 @@ cdef bint inside_share(Context *ctx, int directory) noexcept nogil:
     """Whether the share's root is among the directory and its parents: it may have been moved out by the host."""
     cdef int root = ctx.share.inodes.root_fd
     cdef int at = sys_openat(directory, ".", O_PATH, 0)
-    cdef int parent, i
+    cdef int parent, _i
     cdef bint inside = False
-    for i in range(PARENTS_MAX):
+    for _i in range(PARENTS_MAX):
         if at < 0:
             return False
         inside = same_file(at, root)
@@ -61,7 +61,7 @@ cdef bint inside_share(Context *ctx, int directory) noexcept nogil:
 
 
 cdef int lookup_parent(Context *ctx, Inode *inode, int fd, fuse_entry_out *out) noexcept nogil:
-    """LOOKUP of "..", by guests that export the file system. The root's parent is the root; outside there is nothing."""
+    """LOOKUP of "..", by guests that export the file system. The root's parent is the root; outside is nothing."""
     cdef int parent
     cdef int error
     if inode.flags & INODE_ROOT:

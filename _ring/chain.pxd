@@ -25,7 +25,7 @@ cdef enum ChainError:
     CHAIN_ERRORS = 8
 
 
-# iov[read_first:read_end] is left to read, iov[write_first:write_end] to write; the place of the reply's header is apart.
+# iov[read_first:read_end] is left to read, iov[write_first:write_end] to write; the reply's header has its own place.
 cdef struct Chain:
     iovec *iov
     uint32_t capacity

@@ -11,7 +11,7 @@ cdef enum:
 
 
 cdef void descriptors_init(Descriptors *account, uint32_t limit) noexcept nogil:
-    """Shares `limit` descriptors out: an eighth in reserve, three quarters of the others at most for open files, the rest for the cache."""
+    """Shares `limit` descriptors out: an eighth in reserve; three quarters of the others at most for open files."""
     cdef uint32_t reserve = limit / 8
     if reserve < RESERVE_MIN:
         reserve = RESERVE_MIN

@@ -5,10 +5,13 @@ import os
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .atomics cimport le16, load_acquire16, load_acquire32, load_acquire64, load_pointer, store_pointer, store_release32
-from .chain cimport chain_uses
+from .atomics cimport le16, load_acquire16, load_acquire32, load_acquire64, store_pointer, store_release32
+from .chain cimport (
+    CHAIN_BAD_INDIRECT, CHAIN_BAD_NEXT, CHAIN_LOOP_OR_TOO_LONG, CHAIN_NO_MEMORY, CHAIN_OUT_OF_RANGE,
+    CHAIN_READ_AFTER_WRITE, CHAIN_TOO_LARGE, chain_uses)
 from .descriptors cimport descriptors_init
-from .engine cimport Engine, Event, EVENTS_KEPT, engine_destroy, engine_init
+from .engine cimport (
+    EVENT_BAD_CHAIN, EVENT_QUEUE_BROKEN, EVENT_THREAD_FAILED, EVENTS_KEPT, Engine, Event, engine_destroy, engine_init)
 from .handles cimport handles_close_all, handles_create, handles_destroy
 from .inode_cache cimport inodes_close_pending
 from .inodes cimport inodes_create, inodes_destroy, inodes_forget_all
@@ -22,12 +25,30 @@ from .pool cimport Pool, pool_init, pool_reap, pool_start, pool_stop
 from .request cimport Request
 from .share cimport OPCODES
 from .virtio_abi cimport virtio_desc, virtio_used_elem
-from .virtqueue cimport CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_OK, Virtqueue, ring_place, ring_signal
+from .virtqueue cimport (
+    CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_BAD_HEAD, QUEUE_BAD_INDEX, QUEUE_MEMORY_GONE, QUEUE_OK,
+    QUEUE_OVERCOMMITTED, Virtqueue, ring_place, ring_signal)
 from .worker cimport (
     QUEUES_MAX, Worker, worker_attach, worker_create, worker_detach, worker_free, worker_start, worker_stop,
     worker_wake)
 
 CALLS = {"eventfd": CALL_EVENTFD, "socket": CALL_SOCKET, "message": CALL_MESSAGE}
+EVENTS = {EVENT_QUEUE_BROKEN: "queue-broken", EVENT_BAD_CHAIN: "bad-chain", EVENT_THREAD_FAILED: "thread-failed"}
+QUEUE_ERRORS = {
+    QUEUE_BAD_INDEX: "its available index is more than a ring ahead",
+    QUEUE_BAD_HEAD: "an available entry is no descriptor",
+    QUEUE_OVERCOMMITTED: "more requests are in flight than it has descriptors",
+    QUEUE_MEMORY_GONE: "the memory behind it is gone",
+}
+CHAIN_ERRORS = {
+    CHAIN_LOOP_OR_TOO_LONG: "a loop, or too many descriptors",
+    CHAIN_OUT_OF_RANGE: "an address outside guest memory",
+    CHAIN_BAD_INDIRECT: "a bad indirect table",
+    CHAIN_BAD_NEXT: "a next descriptor that is none",
+    CHAIN_READ_AFTER_WRITE: "a device-readable descriptor behind a device-writable one",
+    CHAIN_TOO_LARGE: "4 GiB or more",
+    CHAIN_NO_MEMORY: "no memory for it",
+}
 
 
 cdef int failed(int64_t error, str what) except -1:
@@ -108,8 +129,8 @@ cdef class Device:
         """Readable when there are events, or when something that is waited for may have come true."""
         return self.engine.event_fd
 
-    def events(self) -> list[tuple[int, int, int]]:
-        """The news since the last call: (kind, queue, detail); kind 0: that many more were not kept."""
+    def events(self) -> list[tuple[str, int, str]]:
+        """The news since the last call: (kind, queue, what it was); kind "lost": so many more were not kept."""
         cdef Event kept[EVENTS_KEPT]
         cdef uint32_t count, lost, i
         with nogil:
@@ -121,9 +142,13 @@ cdef class Device:
             self.engine.event_count = 0
             self.engine.events_lost = 0
             unlock(&self.engine.events_lock)
-        found = [(kept[i].kind, kept[i].queue, kept[i].detail) for i in range(count)]
+        found = []
+        for i in range(count):
+            texts = {EVENT_QUEUE_BROKEN: QUEUE_ERRORS, EVENT_BAD_CHAIN: CHAIN_ERRORS}.get(kept[i].kind)
+            detail = kept[i].detail
+            found.append((EVENTS[kept[i].kind], kept[i].queue, texts[detail] if texts else os.strerror(-detail)))
         if lost:
-            found.append((0, 0, lost))
+            found.append(("lost", 0, str(lost)))
         return found
 
     def watch_requests(self, bint watching) -> None:
@@ -138,7 +163,7 @@ cdef class Device:
     # Memory.
 
     def add_region(self, uint64_t guest_addr, uint64_t size, uint64_t user_addr, uint64_t offset, int fd) -> int:
-        """Maps `size` bytes at `offset` of the file; the descriptor stays the caller's. The region's number. OSError."""
+        """Maps `size` bytes at `offset` of the file; the descriptor stays the caller's. Its number. OSError."""
         cdef Region *region
         cdef Region **grown
         cdef uint32_t number = 0
@@ -168,7 +193,7 @@ cdef class Device:
         return number
 
     def use_regions(self, numbers: list[int]) -> list[int]:
-        """The memory map from now on. Returns the queues whose rings are not in it: they rest. ValueError: overlapping."""
+        """The memory map from now on. The queues whose rings are not in it: they rest. ValueError: overlapping."""
         cdef Region **regions = <Region **> calloc(len(numbers) + 1, sizeof(Region *))
         cdef MemoryMap *map
         cdef MemoryMap *old
@@ -201,7 +226,7 @@ cdef class Device:
         return lost
 
     cdef bint find_ring(self, Virtqueue *queue):
-        """Finds the ring in the current map; both locks are held. False: it is not there, and the queue is not placed."""
+        """Finds the ring in the current map; both locks are held. False: it is not there; the queue is not placed."""
         cdef MemoryMap *map = self.engine.map
         cdef uint64_t size = queue.size
         cdef uint8_t *desc = map_user(map, queue.desc_user, size * sizeof(virtio_desc))
@@ -212,7 +237,7 @@ cdef class Device:
         return queue.placed
 
     def region_busy(self, uint32_t number) -> bool:
-        """Whether requests in flight have buffers in the region. It is not in the map any more, so no new one gets any."""
+        """Whether requests in flight have buffers in the region. It is not in the map any more: no new one gets any."""
         cdef Region *region = self.regions[number]
         cdef Request *request
         cdef bint busy = False
@@ -324,7 +349,7 @@ cdef class Device:
         self.queue_at(index).next_avail = base
 
     def set_kick(self, int index, int fd, *, bint inband=False) -> None:
-        """The kick descriptor, which is the device's from now on (-1: none; the ring is polled unless kicks are in-band).
+        """The kick descriptor, which is the device's from now on (-1: none: the ring is polled unless kicks are in-band).
 
         OSError where it cannot be watched: it is closed then.
         """
@@ -339,7 +364,7 @@ cdef class Device:
             self.attach(index, number)
 
     def set_call(self, int index, int fd, str kind) -> None:
-        """Where the driver is signalled; `kind`: eventfd, socket or message. The descriptor is the device's (-1: nowhere).
+        """Where the driver is signalled; `kind`: eventfd, socket, message. The descriptor is the device's (-1: nowhere).
 
         It takes the place of the earlier one under the same number, so that nobody who signals now meets a stranger.
         """
@@ -402,9 +427,10 @@ cdef class Device:
 
     def detach(self, int index) -> None:
         """No worker serves the queue any more."""
+        cdef Virtqueue *queue = self.queue_at(index)
         cdef int number = self.served_by[index]
         if number >= 0:
-            worker_detach(self.workers[number], self.queue_at(index))
+            worker_detach(self.workers[number], queue)
             self.served_by[index] = -1
 
     def kick(self, int index) -> None:

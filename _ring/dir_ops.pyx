@@ -5,11 +5,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from .entries cimport is_dot, is_dotdot, lookup_name, open_inode
 from .file_ops cimport add_handle
 from .fuse_abi cimport (
-    FUSE_FSYNC_FDATASYNC, FUSE_ROOT_ID, fuse_dirent, fuse_direntplus, fuse_entry_out, fuse_fsync_in, fuse_open_in,
-    fuse_open_out, fuse_read_in, fuse_release_in)
+    FUSE_FSYNC_FDATASYNC, FUSE_ROOT_ID, fuse_dirent, fuse_direntplus, fuse_entry_out, fuse_fsync_in, fuse_open_out,
+    fuse_read_in, fuse_release_in)
 from .handles cimport Handle, handle_acquire, handle_close, handle_release
 from .inode_table cimport Inode
-from .inodes cimport inode_acquire, inode_forget, inode_release
+from .inodes cimport inode_acquire, inode_release
 from .linux cimport (
     EBADF, EINVAL, ENOENT, ENOTDIR, ESTALE, O_RDONLY, S_IFDIR, SEEK_SET, linux_dirent, memcpy, memset, strlen,
     sys_fdatasync, sys_fsync, sys_getdents64, sys_lseek)
@@ -79,7 +79,7 @@ cdef uint32_t add_entry(Context *ctx, const Request *request, Handle *handle, co
 
 cdef int64_t fill_reply(Context *ctx, const Request *request, Handle *handle, uint64_t offset, uint32_t room, bint plus,
                         uint8_t *out) noexcept nogil:
-    """Entries from the cookie `offset` on, as many whole ones as fit into `room` bytes. Bytes, or -errno if there are none.
+    """Entries from the cookie `offset` on, as many whole ones as fit into `room` bytes. The bytes, or -errno.
 
     So few host entries are asked for at a time that all of them fit: the descriptor then stands where the guest will
     go on, and nothing is read twice.

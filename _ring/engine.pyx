@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport load_acquire32, load_pointer, store_release32
 from .chain cimport CHAIN_OK, chain_collect, chain_let_go
-from .linux cimport calloc, sys_close, sys_eventfd, sys_write
+from .linux cimport sys_close, sys_eventfd, sys_write
 from .locks cimport lock, unlock
 from .memory cimport MemoryMap
 from .request cimport Request, request_create, request_destroy

@@ -1,15 +1,15 @@
 """Looking names up, and filling in what LOOKUP, the creating operations and READDIRPLUS answer."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from .fuse_abi cimport fuse_attr, fuse_attr_out, fuse_entry_out
 from .inode_cache cimport inode_fd, inodes_close_pending, inodes_evict
 from .inode_table cimport Inode
 from .inodes cimport inode_add, inode_count_lookup, mount_of
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EINVAL, EISDIR, EMFILE, ENFILE, ENOENT, ENXIO, O_DIRECTORY,
-    O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, decimal,
-    device_encode, linux_statx, memset, strlen, sys_close, sys_openat, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EINVAL, EMFILE, ENFILE, ENXIO, O_DIRECTORY, O_NOCTTY,
+    O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, decimal,
+    device_encode, linux_statx, sys_close, sys_openat, sys_statx)
 from .share cimport Context, Share
 
 cdef enum:
@@ -145,8 +145,8 @@ cdef int enter_file(Context *ctx, int fd, fuse_entry_out *out) noexcept nogil:
 
 
 cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil:
-    """Opens a pinned inode for I/O, through its O_PATH descriptor. Only regular files and directories: never a FIFO or a
-    device of the host. fd, or -EISDIR, -ENXIO, ...
+    """Opens a pinned inode for I/O, through its O_PATH descriptor: a regular file or a directory, never a FIFO or a
+    device of the host. fd or -errno.
     """
     cdef char name[16]
     cdef int fd

@@ -9,7 +9,8 @@ from .share cimport Context
 
 cdef int host_flags(const Context *ctx, uint32_t flags) noexcept nogil
 cdef int may_open(const Context *ctx, uint32_t flags) noexcept nogil
-cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory, fuse_open_out *out) noexcept nogil
+cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory,
+                    fuse_open_out *out) noexcept nogil
 cdef int op_open(Context *ctx, Request *request) noexcept nogil
 cdef int op_read(Context *ctx, Request *request) noexcept nogil
 cdef int op_write(Context *ctx, Request *request) noexcept nogil

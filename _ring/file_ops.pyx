@@ -1,24 +1,23 @@
 """Opening regular files, and reading, writing and changing their data, which goes straight between file and guest."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport fetch_add32
 from .chain cimport chain_trim_readable, chain_trim_writable, iovec_advance
-from .descriptors cimport descriptors_close, descriptors_open
+from .descriptors cimport descriptors_open
 from .entries cimport open_inode
 from .fuse_abi cimport (
     FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FUSE_FSYNC_FDATASYNC, fuse_copy_file_range_in,
     fuse_fallocate_in, fuse_flush_in, fuse_fsync_in, fuse_lseek_in, fuse_lseek_out, fuse_open_in, fuse_open_out,
     fuse_read_in, fuse_release_in, fuse_write_in, fuse_write_out)
 from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
-from .inode_cache cimport inodes_evict, make_room
+from .inode_cache cimport make_room
 from .inode_table cimport Inode
 from .inodes cimport inode_acquire, inode_release
 from .linux cimport (
-    EBADF, EFBIG, EINVAL, EIO, EISDIR, ENXIO, EROFS, ESTALE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE,
-    FALLOC_FL_ZERO_RANGE, IOV_MAX, O_ACCMODE, O_APPEND, O_DSYNC, O_RDONLY, O_SYNC, O_TRUNC, S_IFDIR, S_IFREG, SEEK_DATA,
-    SEEK_HOLE, iovec, memset, sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_fsync,
-    sys_lseek, sys_preadv, sys_pwritev)
+    EBADF, EFBIG, EINVAL, EISDIR, ENXIO, EROFS, ESTALE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE,
+    IOV_MAX, O_ACCMODE, O_DSYNC, O_RDONLY, O_SYNC, O_TRUNC, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, iovec, memset,
+    sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_fsync, sys_lseek, sys_preadv,
+    sys_pwritev)
 from .request cimport Request, next_bytes, reply, reply_in_place
 from .share cimport Context
 
@@ -41,7 +40,8 @@ cdef int may_open(const Context *ctx, uint32_t flags) noexcept nogil:
     return 0
 
 
-cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory, fuse_open_out *out) noexcept nogil:
+cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory,
+                    fuse_open_out *out) noexcept nogil:
     """A handle for `fd`, which may be a -errno and then is the answer. 0 or -errno; the descriptor is taken care of."""
     cdef int error
     if fd < 0:

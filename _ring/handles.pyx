@@ -1,4 +1,4 @@
-"""The table of open files. A RELEASE while another queue still reads from the handle closes it when that read is done."""
+"""The table of open files. A file that is released while another queue still reads it is closed when that is done."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -70,7 +70,8 @@ cdef Handle *take_slot(HandleTable *table) noexcept nogil:
     return handle
 
 
-cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t flags, bint directory, uint64_t *fh) noexcept nogil:
+cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t flags, bint directory,
+                    uint64_t *fh) noexcept nogil:
     """A handle for the descriptor, which is the table's from now on. 0 or -ENOMEM, which closes it."""
     cdef Handle *handle
     cdef uint64_t generation

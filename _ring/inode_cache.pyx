@@ -199,7 +199,7 @@ cdef bint evict_one(InodeTable *table, Shard *shard) noexcept nogil:
 
 
 cdef uint32_t inodes_evict(InodeTable *table, uint32_t count) noexcept nogil:
-    """Closes up to `count` cached descriptors, least recently used first as far as shards can tell. How many it were."""
+    """Closes up to `count` cached descriptors, least recently used first as far as shards can tell. How many."""
     cdef uint32_t evicted = 0
     cdef uint32_t misses = 0
     cdef uint32_t shard

@@ -1,4 +1,4 @@
-"""Finding the record of a file: linear hashing, which grows by one bucket with one insertion; nothing waits for a rehash."""
+"""Finding the record of a file: linear hashing, which grows by one bucket at a time; nothing waits for a rehash."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -22,7 +22,8 @@ cdef inline uint32_t *bucket_at(const Shard *shard, uint32_t bucket) noexcept no
     return shard.segments[segment] + (bucket - (FIRST_SEGMENT << (segment - 1)))
 
 
-cdef Inode *index_find(InodeTable *table, const Shard *shard, uint64_t hash, uint32_t mount, uint64_t ino) noexcept nogil:
+cdef Inode *index_find(InodeTable *table, const Shard *shard, uint64_t hash, uint32_t mount,
+                       uint64_t ino) noexcept nogil:
     cdef uint32_t slot = bucket_at(shard, bucket_number(shard, hash))[0]
     cdef Inode *inode
     while slot != NONE:

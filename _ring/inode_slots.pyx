@@ -17,7 +17,8 @@ cdef bint more_slots(InodeTable *table, Shard *shard) noexcept nogil:
     if number == CHUNKS_MAX:
         unlock(&table.growth_lock)
         return False
-    chunk = <Inode *> mmap(NULL, CHUNK_INODES * sizeof(Inode), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    chunk = <Inode *> mmap(NULL, CHUNK_INODES * sizeof(Inode), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if chunk == MAP_FAILED:
         unlock(&table.growth_lock)
         return False

@@ -82,7 +82,7 @@ cdef void inodes_destroy(InodeTable *table) noexcept nogil:
     cdef int segment
     if table.chunks != NULL and table.chunks != MAP_FAILED:
         for chunk in range(table.chunk_count):
-            for i in range(CHUNK_INODES):
+            for i in range(<uint32_t> CHUNK_INODES):
                 inode = table.chunks[chunk] + i
                 # Slots that were never used are zero throughout.
                 if inode.slot != NONE and inode.fd >= 0:
@@ -95,7 +95,7 @@ cdef void inodes_destroy(InodeTable *table) noexcept nogil:
                 sys_close(table.mounts[i].fd)
         munmap(table.mounts, <size_t> MOUNTS_MAX * sizeof(Mount))
     if table.shards != NULL:
-        for i in range(SHARDS):
+        for i in range(<uint32_t> SHARDS):
             for segment in range(SEGMENTS):
                 free(table.shards[i].segments[segment])
         free(table.shards)
@@ -148,7 +148,7 @@ cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil:
 
 
 cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil:
-    """Gives a pin back. The last one frees the slot; its descriptor is closed by inodes_close_pending, as that may take long."""
+    """Gives a pin back. The last one frees the slot; the descriptor is left to inodes_close_pending: it may take long."""
     cdef uint32_t first
     if fetch_sub64(&inode.state, 1) & PINS != 1:
         return
@@ -164,7 +164,7 @@ cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil:
 
 
 cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil:
-    """One more reference of the guest to a known inode that is pinned by its descriptor. Its nodeid, or 0: not such a one."""
+    """One more reference of the guest to a known inode that its descriptor pins. Its nodeid, or 0: no such inode."""
     cdef uint64_t hash = key_hash(mount, ino)
     cdef Shard *shard = shard_of(table, hash)
     cdef uint64_t nodeid = 0
@@ -276,7 +276,7 @@ cdef void inodes_forget_all(InodeTable *table) noexcept nogil:
     cdef Inode *inode
     cdef uint64_t state
     for chunk in range(load_acquire32(&table.chunk_count)):
-        for i in range(CHUNK_INODES):
+        for i in range(<uint32_t> CHUNK_INODES):
             inode = table.chunks[chunk] + i
             state = load_acquire64(&inode.state)
             if state & PINS:

@@ -11,8 +11,8 @@ cdef enum:
 
 cdef void lock_wait(uint32_t *word) noexcept nogil:
     cdef uint32_t free
-    cdef int spin
-    for spin in range(SPINS):
+    cdef int _spin
+    for _spin in range(SPINS):
         cpu_relax()
         free = 0
         if compare_exchange32(word, &free, 1):

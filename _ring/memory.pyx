@@ -3,8 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .linux cimport (
-    EINVAL, ENOMEM, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, calloc, free, memcpy, mmap, munmap, sys_errno,
-    sys_mappable)
+    EINVAL, ENOMEM, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, calloc, free, mmap, munmap, sys_errno, sys_mappable)
 
 cdef extern from "faults.h" nogil:
     struct fault_slot:

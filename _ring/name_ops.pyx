@@ -131,7 +131,8 @@ cdef int op_link(Context *ctx, Request *request) noexcept nogil:
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 
-cdef int open_existing(Context *ctx, int parent_fd, const char *name, uint32_t flags, fuse_entry_out *out) noexcept nogil:
+cdef int open_existing(Context *ctx, int parent_fd, const char *name, uint32_t flags,
+                       fuse_entry_out *out) noexcept nogil:
     """Opens what has the name already, for a CREATE without O_EXCL. fd or -errno."""
     cdef Inode *inode
     cdef int fd
@@ -154,9 +155,8 @@ cdef int open_new(Context *ctx, Request *request, int parent_fd, const char *nam
                   fuse_entry_out *out) noexcept nogil:
     """Creates and opens the file as the caller, or opens the one that is there. fd or -errno."""
     cdef int flags = host_flags(ctx, args.flags) & ~O_TRUNC | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK
-    cdef int fd, i
-    cdef int error
-    for i in range(EXISTING_TRIES):
+    cdef int fd, error, _i
+    for _i in range(EXISTING_TRIES):
         error = caller_enter(ctx, request, args.umask)
         if error < 0:
             return error

@@ -102,7 +102,7 @@ cdef const Operation *refuse(Context *ctx, Request *request, int error) noexcept
 
 
 cdef const Operation *prepare(Context *ctx, Request *request) noexcept nogil:
-    """Copies header and arguments, and checks what the table says. NULL: the request is refused, and its reply written."""
+    """Copies header and arguments, and checks what the table says. NULL: it is refused, and its reply written."""
     cdef const Operation *operation
     cdef uint64_t length
     cdef uint32_t extensions

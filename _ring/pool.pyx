@@ -1,11 +1,11 @@
-"""The pool: a thread that takes the last waiting job's place starts another, so that one is always free to take the next.
+"""The pool: a thread that takes a job and leaves none idle starts another, so that one is always free for the next.
 
 Threads above one that have had nothing to do for a while end; an idle pool is one thread that sleeps for good.
 """
 
 from libc.stdint cimport int64_t, uint32_t
 
-from .atomics cimport load_acquire32, load_relaxed32, store_release32
+from .atomics cimport load_acquire32, load_relaxed32
 from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, post_event
 from .inode_cache cimport inodes_close_pending
 from .linux cimport (
@@ -13,7 +13,7 @@ from .linux cimport (
 from .locks cimport lock, unlock
 from .operations cimport operation_of, perform
 from .request cimport Request
-from .share cimport Context, context_destroy, context_enter_thread, context_init
+from .share cimport context_destroy, context_enter_thread, context_init
 from .virtqueue cimport ring_signal
 
 cdef enum:

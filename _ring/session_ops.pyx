@@ -2,21 +2,20 @@
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from .atomics cimport load_acquire32, store_release32
+from .atomics cimport store_release32
 from .chain cimport chain_take
 from .entries cimport open_inode
 from .fuse_abi cimport (
     FUSE_ASYNC_DIO, FUSE_ASYNC_READ, FUSE_ATOMIC_O_TRUNC, FUSE_AUTO_INVAL_DATA, FUSE_BIG_WRITES, FUSE_CACHE_SYMLINKS,
-    FUSE_COMPAT_22_INIT_OUT_SIZE, FUSE_CREATE_SUPP_GROUP, FUSE_DO_READDIRPLUS, FUSE_DONT_MASK, FUSE_HAS_IOCTL_DIR,
-    FUSE_INIT_EXT, FUSE_KERNEL_MINOR_VERSION, FUSE_KERNEL_VERSION, FUSE_MAX_PAGES, FUSE_PARALLEL_DIROPS,
-    FUSE_READDIRPLUS_AUTO, FUSE_SETXATTR_EXT, fuse_batch_forget_in, fuse_forget_in, fuse_forget_one, fuse_init_in,
-    fuse_init_in_compat, fuse_init_out, fuse_kstatfs)
+    FUSE_CREATE_SUPP_GROUP, FUSE_DO_READDIRPLUS, FUSE_DONT_MASK, FUSE_HAS_IOCTL_DIR, FUSE_INIT_EXT,
+    FUSE_KERNEL_MINOR_VERSION, FUSE_KERNEL_VERSION, FUSE_MAX_PAGES, FUSE_PARALLEL_DIROPS, FUSE_READDIRPLUS_AUTO,
+    FUSE_SETXATTR_EXT, fuse_batch_forget_in, fuse_forget_in, fuse_forget_one, fuse_init_in, fuse_init_in_compat,
+    fuse_init_out, fuse_kstatfs)
 from .handles cimport handles_close_all
 from .inode_cache cimport inode_fd, inodes_close_pending
 from .inode_table cimport Inode
 from .inodes cimport inode_acquire, inode_forget, inode_release, inodes_forget_all
-from .linux cimport (
-    EINVAL, EPROTO, ESTALE, O_RDONLY, S_IFDIR, S_IFREG, memcpy, memset, statfs, sys_close, sys_fstatfs, sys_syncfs)
+from .linux cimport EPROTO, ESTALE, O_RDONLY, memcpy, memset, statfs, sys_close, sys_fstatfs, sys_syncfs
 from .request cimport NO_REPLY, Request, next_bytes, reply
 from .share cimport Context
 
@@ -27,6 +26,7 @@ cdef enum:
     HEADER_DESCRIPTORS = 4      # of a READ or WRITE, besides its pages
     BACKGROUND = 1024           # asynchronous requests in flight, guest-wide
     FORGETS = 256               # taken at a time
+    FORGET_ONE = sizeof(fuse_forget_one)
 
 
 cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
@@ -72,7 +72,9 @@ cdef int op_init(Context *ctx, Request *request) noexcept nogil:
     if offered & FUSE_INIT_EXT:
         offered |= <uint64_t> given.flags2 << 32
     flags = offered & wanted_flags(ctx)
-    pages = request.queue.size - HEADER_DESCRIPTORS if request.queue.size > PAGES_MIN + HEADER_DESCRIPTORS else PAGES_MIN
+    pages = PAGES_MIN
+    if request.queue.size > PAGES_MIN + HEADER_DESCRIPTORS:
+        pages = request.queue.size - HEADER_DESCRIPTORS
     out.max_readahead = given.max_readahead
     out.flags = <uint32_t> flags
     out.flags2 = <uint32_t> (flags >> 32)
@@ -107,7 +109,7 @@ cdef int op_batch_forget(Context *ctx, Request *request) noexcept nogil:
     # As many as are there: the count is the guest's word.
     while left:
         here = left if left < FORGETS else FORGETS
-        here = <uint32_t> (chain_take(&request.chain, entries, here * sizeof(fuse_forget_one)) / sizeof(fuse_forget_one))
+        here = <uint32_t> (chain_take(&request.chain, entries, here * FORGET_ONE) / FORGET_ONE)
         if not here:
             break
         for i in range(here):

@@ -1,7 +1,7 @@
 """What a data-plane thread sets up for itself before its first request."""
 
 from .linux cimport (
-    CLONE_FS, ENOMEM, calloc, free, malloc, memset, sys_capget, sys_fchdir, sys_setgroups, sys_umask, sys_unshare)
+    CLONE_FS, ENOMEM, free, malloc, memset, sys_capget, sys_fchdir, sys_setgroups, sys_umask, sys_unshare)
 
 
 cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil:

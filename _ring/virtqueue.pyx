@@ -1,13 +1,14 @@
 """Taking chains from a split virtqueue, returning them, and notifications both ways (virtio 1.3, 2.7)."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .atomics cimport (
     fence_full, le16, le32, load_acquire16, load_relaxed16, load_relaxed64, store_relaxed16, store_release16,
     store_release64)
 from .linux cimport ENOTSOCK, MSG_DONTWAIT, MSG_NOSIGNAL, sys_send, sys_write
 from .locks cimport lock, unlock
-from .vhost_user_abi cimport VHOST_USER_BACKEND_VRING_CALL, VHOST_USER_VERSION, vhost_user_header, vhost_user_vring_state
+from .vhost_user_abi cimport (
+    VHOST_USER_BACKEND_VRING_CALL, VHOST_USER_VERSION, vhost_user_header, vhost_user_vring_state)
 from .virtio_abi cimport VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY, virtio_desc, virtio_used_elem
 
 
@@ -74,7 +75,7 @@ cdef bint ring_kicks_on(Virtqueue *queue) noexcept nogil:
 
 
 cdef void ring_kicks_off(Virtqueue *queue) noexcept nogil:
-    """Asks for no kicks, while the ring is looked at anyway. With EVENT_IDX a stale avail_event says it. avail_lock is held."""
+    """Asks for no kicks while the ring is looked at anyway; with EVENT_IDX a stale avail_event does. avail_lock is held."""
     if not queue.event_idx:
         store_relaxed16(queue.used, le16(VRING_USED_F_NO_NOTIFY))
 
@@ -123,8 +124,8 @@ cdef void ring_signal(Virtqueue *queue) noexcept nogil:
 
 
 cdef void send_call(Virtqueue *queue) noexcept nogil:
-    # call_fd keeps its number: another descriptor is put in its place by dup3, so no lock is needed to use it. Where the
-    # front-end does not read, a signal is lost that it would find waiting already.
+    # call_fd keeps its number: another descriptor is put in its place by dup3, so no lock is needed to use it. Where
+    # the front-end does not read, a signal is lost that it would find waiting already.
     cdef uint64_t one = 1
     cdef CallMessage message
     if queue.call_kind == CALL_MESSAGE:

@@ -1,17 +1,17 @@
-"""The worker's loop: drain every queue, publish each reply, one signal for a batch, ask for kicks, look again, sleep."""
+"""The worker's loop: drain the queues, publish each reply, one signal for a batch, ask for kicks, look again, sleep."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport load_acquire32, load_relaxed32, store_release32
 from .engine cimport EVENT_THREAD_FAILED, Engine, complete, notify, pop_request, post_event, take_request
 from .linux cimport (
-    EPOLLET, EPOLLIN, ENOMEM, EEXIST, calloc, epoll_event, free, pthread_join, sys_close, sys_epoll_add,
-    sys_epoll_create, sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_write, thread_start)
+    EPOLLET, EPOLLIN, calloc, epoll_event, free, pthread_join, sys_close, sys_epoll_add, sys_epoll_create,
+    sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_write, thread_start)
 from .locks cimport lock, unlock
 from .operations cimport SLEEPS, Operation, perform, prepare
 from .pool cimport Pool, pool_nudge, pool_submit
-from .request cimport PENDING, WOULD_SLEEP, Request
-from .share cimport Context, context_destroy, context_enter_thread, context_init
+from .request cimport WOULD_SLEEP, Request
+from .share cimport context_destroy, context_enter_thread, context_init
 from .virtqueue cimport Virtqueue, ring_kicks_off, ring_kicks_on, ring_signal
 
 cdef enum:
@@ -130,9 +130,8 @@ cdef void serve_request(Worker *worker, Request *request) noexcept nogil:
 cdef bint serve_queue(Worker *worker, Virtqueue *queue) noexcept nogil:
     """Serves what is available, a turn of it at most. True: there may be more."""
     cdef uint32_t unsignalled = 0
-    cdef int served
-    cdef int got
-    for served in range(TURN):
+    cdef int got, _turn
+    for _turn in range(TURN):
         if worker.spare == NULL:
             worker.spare = take_request(worker.engine)
             if worker.spare == NULL:

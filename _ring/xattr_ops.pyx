@@ -1,4 +1,4 @@
-"""Extended attributes, by the name that the inode's descriptor has in the thread's working directory (/proc/self/fd)."""
+"""Extended attributes, by the name that the inode's descriptor has in /proc/self/fd, the thread's working directory."""
 
 from libc.stdint cimport int64_t, uint32_t
 
@@ -8,8 +8,8 @@ from .inode_cache cimport inode_fd
 from .inode_table cimport Inode
 from .inodes cimport inode_acquire, inode_release
 from .linux cimport (
-    E2BIG, EINVAL, EOPNOTSUPP, ERANGE, ESTALE, XATTR_CREATE, XATTR_REPLACE, decimal, sys_getxattr, sys_listxattr,
-    sys_removexattr, sys_setxattr)
+    E2BIG, EINVAL, ERANGE, ESTALE, XATTR_CREATE, XATTR_REPLACE, decimal, sys_getxattr, sys_listxattr, sys_removexattr,
+    sys_setxattr)
 from .request cimport Request, next_bytes, next_name, reply
 from .share cimport Context
 

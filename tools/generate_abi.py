@@ -12,6 +12,7 @@ import pathlib
 import re
 import sys
 import tomllib
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WIDTH = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "i32": 4, "i64": 8}
@@ -39,17 +40,19 @@ class Field:
 
 
 class Struct:
-    def __init__(self, name: str, description: dict, table: "Table") -> None:
+    def __init__(self, name: str, description: dict[str, Any], table: "Table") -> None:
         self.name, self.size = name, description["size"]
         self.fields = [Field(text, table) for text in description["fields"].split(",")]
-        offset, self.offsets = 0, []
+        offset = 0
+        self.offsets: list[int] = []
+        self.alignment: int = 1
         for field in self.fields:
             alignment = field.width if field.type in WIDTH else table.structs[field.type].alignment
             if offset % alignment:
                 raise SystemExit(f"generate_abi: {name}.{field.name} would be padded")
             self.offsets.append(offset)
+            self.alignment = max(self.alignment, alignment)
             offset += field.size
-        self.alignment = max(f.width if f.type in WIDTH else table.structs[f.type].alignment for f in self.fields)
         if offset != self.size:
             raise SystemExit(f"generate_abi: {name} has {offset} bytes, not {self.size}")
 
@@ -62,12 +65,11 @@ class Table:
         self.source = path.relative_to(ROOT)
         # (group, name in the protocol, name with the prefix, value)
         self.constants: list[tuple[str, str, str, int]] = []
-        for section, values in (("enums", lambda v: v), ("named_enums", lambda v: v),
-                                ("bits", lambda v: 1 << v), ("named_bits", lambda v: 1 << v)):
+        for section in ("enums", "named_enums", "bits", "named_bits"):
             for group, members in data.get(section, {}).items():
                 for name, value in members.items():
                     full = name if section.startswith("named") else f"{self.prefix}_{name}"
-                    self.constants.append((group, name, full, values(value)))
+                    self.constants.append((group, name, full, 1 << value if section.endswith("bits") else value))
         self.structs: dict[str, Struct] = {}
         for name, description in data["structs"].items():
             self.structs[name] = Struct(name, description, self)
@@ -120,7 +122,8 @@ class Table:
         return "\n".join([*lines, ""])
 
     def flat(self, struct: Struct, prefix: str = "") -> tuple[str, list[str]]:
-        codes, names = "", []
+        codes = ""
+        names: list[str] = []
         for field in struct.fields:
             if field.type not in WIDTH:
                 code, inner = self.flat(self.structs[field.type], f"{prefix}{field.name}_")

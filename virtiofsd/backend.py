@@ -17,7 +17,7 @@ from virtiofsd.log import TRACE, log
 from virtiofsd.options import VRINGS_MAX
 from virtiofsd.vhost_user_abi import FrontRequest
 from virtiofsd.vrings import Vring
-from virtiofsd.waiting import DrainTimeout, Waiter
+from virtiofsd.waiting import DrainTimeoutError, Waiter
 
 FEATURES = (
     virtio.VIRTIO_F_VERSION_1 | virtio.VIRTIO_F_INDIRECT_DESC | virtio.VIRTIO_F_EVENT_IDX
@@ -32,23 +32,6 @@ POOL_THREADS = 64
 CLOSE_SECONDS = 5.0  # for requests in flight when the front-end is gone
 U64 = 8
 FAILED = 1
-
-EVENT_QUEUE_BROKEN, EVENT_BAD_CHAIN, EVENT_THREAD_FAILED = 1, 2, 3
-QUEUE_ERRORS = {
-    1: "its available index is more than a ring ahead",
-    2: "an available entry is no descriptor",
-    3: "more requests are in flight than it has descriptors",
-    4: "the memory behind it is gone",
-}
-CHAIN_ERRORS = {
-    1: "a loop, or too many descriptors",
-    2: "an address outside guest memory",
-    3: "a bad indirect table",
-    4: "a next descriptor that is none",
-    5: "a device-readable descriptor behind a device-writable one",
-    6: "4 GiB or more",
-    7: "no memory for it",
-}
 
 
 class Rule(NamedTuple):
@@ -89,7 +72,7 @@ class Backend:
                 await self._serve(message)
 
     async def _serve(self, message: Message) -> None:
-        rule = RULES.get(message.request)
+        rule = RULES.get(message.request)  # by number, which is what the keys are
         name = FrontRequest(message.request).name if rule else f"message {message.request}"
         log.log(TRACE, "%s, %d bytes, %d descriptors", name, len(message.payload), len(message.fds))
         try:
@@ -98,11 +81,11 @@ class Backend:
             self._check(rule, message)
             answer = await rule.handle(self, message)
         except ProtocolError as error:
-            if not self._acks(message) or (rule and rule.replies):
+            if (rule and rule.replies) or not self._acks(message):
                 raise ProtocolError(f"{name}: {error}") from error
             log.error("%s failed: %s", name, error)
             await self.channel.reply(message.request, u64(FAILED))
-        except DrainTimeout as error:
+        except DrainTimeoutError as error:
             raise ProtocolError(f"{name}: {error}") from error
         else:
             if answer is not None:
@@ -124,16 +107,16 @@ class Backend:
 
     def _on_event(self) -> None:
         os.read(self.device.event_fd, 8)
-        for kind, queue, detail in self.device.events():
-            if kind == EVENT_QUEUE_BROKEN:
-                log.error("vring %d is broken and not served any more: %s", queue, QUEUE_ERRORS[detail])
-            elif kind == EVENT_BAD_CHAIN:
-                log.warning("vring %d: a request came back empty, its chain had %s", queue, CHAIN_ERRORS[detail])
-            elif kind == EVENT_THREAD_FAILED:
-                log.error("a thread cannot serve: %s", os.strerror(-detail))
+        for kind, queue, what in self.device.events():
+            if kind == "queue-broken":
+                log.error("vring %d is broken and not served any more: %s", queue, what)
+            elif kind == "bad-chain":
+                log.warning("vring %d: a request came back empty, its chain had %s", queue, what)
+            elif kind == "thread-failed":
+                log.error("a thread cannot serve: %s", what)
                 os._exit(FAILED)
             else:
-                log.warning("%d more events of queues", detail)
+                log.warning("%s more events of vrings", what)
         self.waiter.heard()
 
     async def close(self) -> bool:
@@ -144,7 +127,7 @@ class Backend:
         self.waiter.timeout = CLOSE_SECONDS
         try:
             await self.waiter.until(lambda: self.device.stopped, "ending the device")
-        except DrainTimeout as error:
+        except DrainTimeoutError as error:
             log.error("%s", error)
             return False
         finally:
@@ -327,7 +310,7 @@ def region_at(payload: bytes, offset: int) -> Region:
     return Region(region.guest_addr, region.size, region.user_addr, region.mmap_offset)
 
 
-RULES = {
+RULES: dict[int, Rule] = {
     FrontRequest.GET_FEATURES: Rule(Backend.get_features, 0, replies=True),
     FrontRequest.SET_FEATURES: Rule(Backend.set_features, U64),
     FrontRequest.SET_OWNER: Rule(Backend.set_owner, 0),

@@ -53,6 +53,11 @@ def close_all(fds: list[int]) -> None:
         os.close(fds.pop())
 
 
+def wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
 class Channel:
     """The front-end's socket, non-blocking. Messages are read and answered one at a time."""
 
@@ -61,10 +66,10 @@ class Channel:
 
     async def _ready(self, writing: bool) -> None:
         loop = asyncio.get_running_loop()
-        ready = loop.create_future()
+        ready: asyncio.Future[None] = loop.create_future()
         fd = self.socket.fileno()
         add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-        add(fd, lambda: ready.done() or ready.set_result(None))
+        add(fd, wake, ready)
         try:
             await ready
         finally:

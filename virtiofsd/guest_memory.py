@@ -29,7 +29,7 @@ class Slot(NamedTuple):
 
 
 class GuestMemory:
-    """The current table. Each change is complete when the method returns: what is gone is used by no request any more."""
+    """The current table. A change is complete when its method returns: what is gone is used by no request any more."""
 
     def __init__(self, device: Device, waiter: Waiter) -> None:
         self.device, self.waiter = device, waiter
@@ -98,10 +98,9 @@ class GuestMemory:
 
     async def remove(self, region: Region) -> None:
         """REM_MEM_REG: the offset does not matter, front-ends leave it out."""
-        for known, slot in self.slots.items():
-            if known[:3] == region[:3]:
-                break
-        else:
+        known = next((known for known in self.slots if known[:3] == region[:3]), None)
+        if known is None:
             raise ProtocolError(f"there is no region of {region}")
+        slot = self.slots[known]
         self._use({other: held for other, held in self.slots.items() if other != known})
         await self._discard(known, slot)

@@ -21,7 +21,7 @@ class Layout:
         self._zero = dict(zip(self.fields, self._struct.unpack(bytes(self.size)), strict=True))
 
     def pack(self, **values: Any) -> bytes:
-        """The struct's bytes. Raises TypeError for a field that it has not, struct.error for a value that does not fit."""
+        """The struct's bytes. TypeError for a field that it has not, struct.error for a value that does not fit."""
         unknown = values.keys() - self._zero.keys()
         if unknown:
             raise TypeError(f"{self.name} has no field {', '.join(sorted(unknown))}")

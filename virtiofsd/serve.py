@@ -8,15 +8,11 @@ import socket
 
 import uvloop
 
-from virtiofsd.backend import Backend, ProtocolError
-from virtiofsd.channel import Channel
+from virtiofsd.backend import Backend
+from virtiofsd.channel import Channel, ProtocolError
 from virtiofsd.log import log
 
 EXIT_HUNG = 1
-
-
-class Stopped(Exception):
-    """A signal asked for the end."""
 
 
 async def accept(listener: socket.socket) -> socket.socket:

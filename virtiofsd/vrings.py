@@ -37,7 +37,7 @@ class Vring:
 
     async def set_size(self, size: int) -> None:
         if not 1 <= size <= VIRTIO_QUEUE_SIZE_MAX or size & (size - 1):
-            raise ProtocolError(f"vring {self.index} has a size of {size}, not a power of 2 up to {VIRTIO_QUEUE_SIZE_MAX}")
+            raise ProtocolError(f"vring {self.index}: a size of {size} is no power of 2 up to {VIRTIO_QUEUE_SIZE_MAX}")
         await self._rest("size")
         self.size = size
 

@@ -10,7 +10,7 @@ REMIND = 10.0  # seconds between the lines that say what is waited for
 LOOK = 0.05  # seconds after which the condition is looked at though nothing was heard
 
 
-class DrainTimeout(Exception):
+class DrainTimeoutError(Exception):
     """Requests still hang in the host's file system after all the time that there was for them."""
 
 
@@ -27,7 +27,7 @@ class Waiter:
         self._heard.set()
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Returns once the condition holds. Raises DrainTimeout, and says in the log what it waits for and how long."""
+        """Returns once the condition holds. Raises DrainTimeoutError; the log says what is waited for, and how long."""
         if condition():
             return
         loop = asyncio.get_running_loop()
@@ -39,7 +39,7 @@ class Waiter:
             while not condition():
                 waited = loop.time() - start
                 if waited > self.timeout:
-                    raise DrainTimeout(f"{what}: {self._busy()} after {waited:.0f} s")
+                    raise DrainTimeoutError(f"{what}: {self._busy()} after {waited:.0f} s")
                 if loop.time() > reminder:
                     log.warning("%s: waiting for %s for %.0f s", what, self._busy(), waited)
                     reminder += REMIND
