@@ -349,7 +349,7 @@ cdef class Device:
         self.queue_at(index).next_avail = base
 
     def set_kick(self, int index, int fd, *, bint inband=False) -> None:
-        """The kick descriptor, which is the device's from now on (-1: none: the ring is polled unless kicks are in-band).
+        """The kick descriptor, which becomes the device's (-1: none, and the ring is polled unless they are in-band).
 
         OSError where it cannot be watched: it is closed then.
         """
@@ -364,7 +364,7 @@ cdef class Device:
             self.attach(index, number)
 
     def set_call(self, int index, int fd, str kind) -> None:
-        """Where the driver is signalled; `kind`: eventfd, socket, message. The descriptor is the device's (-1: nowhere).
+        """Where the driver is signalled, by `kind`: eventfd, socket, message. The fd becomes the device's (-1: none).
 
         It takes the place of the earlier one under the same number, so that nobody who signals now meets a stranger.
         """

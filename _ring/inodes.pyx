@@ -148,7 +148,7 @@ cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil:
 
 
 cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil:
-    """Gives a pin back. The last one frees the slot; the descriptor is left to inodes_close_pending: it may take long."""
+    """Gives a pin back. The last frees the slot; the descriptor is left to inodes_close_pending, which may sleep."""
     cdef uint32_t first
     if fetch_sub64(&inode.state, 1) & PINS != 1:
         return

@@ -75,7 +75,7 @@ cdef bint ring_kicks_on(Virtqueue *queue) noexcept nogil:
 
 
 cdef void ring_kicks_off(Virtqueue *queue) noexcept nogil:
-    """Asks for no kicks while the ring is looked at anyway; with EVENT_IDX a stale avail_event does. avail_lock is held."""
+    """Asks for no kicks while the ring is looked at anyway; a stale avail_event says it too. avail_lock is held."""
     if not queue.event_idx:
         store_relaxed16(queue.used, le16(VRING_USED_F_NO_NOTIFY))
 

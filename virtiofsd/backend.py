@@ -94,7 +94,7 @@ class Backend:
                 await self.channel.reply(message.request, u64(0))
 
     def _acks(self, message: Message) -> bool:
-        """Whether the front-end waits for a 0 or an error. User-Mode Linux does from SET_PROTOCOL_FEATURES itself on."""
+        """Whether the front-end waits for a 0 or an error: User-Mode Linux from SET_PROTOCOL_FEATURES itself on."""
         return message.needs_reply and bool(self.protocol_features & abi.VHOST_USER_PROTOCOL_F_REPLY_ACK)
 
     def _check(self, rule: Rule, message: Message) -> None:
