@@ -274,14 +274,14 @@ class Guest:
         """
         return self._run(script, timeout, folder, check, stdout, stderr, {})
 
-    def shell(self, keyboard: int = 0, screen: int = 1) -> None:
+    def shell(self, folder: str = "/root", keyboard: int = 0, screen: int = 1) -> None:
         """An interactive shell for the person at a terminal, until they leave it; Ctrl-] kills the guest."""
         size = shutil.get_terminal_size()
         device = "/dev/ttyS4" if self.kernel == "uml" else "/dev/hvc0"
         script = (
             f"export TERM={shlex.quote(os.environ.get('TERM', 'linux'))} PS1='guest:\\w# '\n"
             f"stty -F {device} sane rows {size.lines} cols {size.columns}\n"
-            f"cd /root; setsid -c /bin/sh -i <>{device} >&0 2>&1\n"
+            f"setsid -c /bin/sh -i <>{device} >&0 2>&1\n"
         )
 
         def typed(data: bytes) -> bool:
@@ -297,7 +297,7 @@ class Guest:
         before = termios.tcgetattr(keyboard)
         try:
             tty.setraw(keyboard)
-            self._run(script, None, "/", False, None, None, {self._terminal.fileno(): shown, keyboard: typed})
+            self._run(script, None, folder, False, None, None, {self._terminal.fileno(): shown, keyboard: typed})
         except GuestError:
             if self.alive:
                 self.kill()
