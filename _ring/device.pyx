@@ -517,6 +517,7 @@ cdef class Device:
         numbers["requests"] = calls
         numbers["errors"] = errors
         for number in range(<int> self.queue_count):
-            numbers[f"queue{number}_popped"] = self.queues[number].popped
-            numbers[f"queue{number}_signals"] = self.queues[number].signals
+            if self.queues[number].popped:
+                numbers[f"queue{number}_requests"] = self.queues[number].popped
+                numbers[f"queue{number}_signals"] = self.queues[number].signals
         return numbers

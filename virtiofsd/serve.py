@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -48,17 +49,24 @@ async def serve_one(options: argparse.Namespace, connection: socket.socket, root
     """One front-end, to its end. False where it was closed because of what it said: another may come."""
     channel = Channel(connection)
     backend = Backend(options, channel, root_fd, proc_fd, descriptors)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, log_statistics, backend)
     try:
         await backend.run()
     except ProtocolError as error:
         log.error("the connection is closed: %s", error)
         return False
     finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
         channel.close()
         if not await asyncio.shield(backend.close()):
             log.error("requests hang in the host's file system: the process ends without them")
             os._exit(EXIT_HUNG)
     return True
+
+
+def log_statistics(backend: Backend) -> None:
+    """SIGUSR1: the device's numbers, as one line of JSON."""
+    log.info("statistics: %s", json.dumps(backend.device.statistics()))
 
 
 def serve_until_done(options: argparse.Namespace, listener: socket.socket, root_fd: int, proc_fd: int,

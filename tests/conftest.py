@@ -1,0 +1,61 @@
+"""Daemons for tests. A daemon's log is part of a test's result: warnings that the test did not announce fail it."""
+
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from frontend.device import VirtioFs
+from frontend.fuse import FuseClient
+from tests.running import Daemon
+
+StartDaemon = Callable[..., Daemon]
+
+
+def program() -> list[str]:
+    """VIRTIOFSD names another build of the daemon, with a sanitizer for example."""
+    return shlex.split(os.environ.get("VIRTIOFSD", "")) or [sys.executable, "-m", "virtiofsd"]
+
+
+@pytest.fixture
+def start_daemon(tmp_path: pathlib.Path) -> Iterator[StartDaemon]:
+    """Starts daemons with further options. Each is ended and checked when the test is over."""
+    started: list[Daemon] = []
+
+    def start(*options: str, share: pathlib.Path | None = None) -> Daemon:
+        started.append(Daemon(program(), tmp_path / f"daemon{len(started)}", options, share))
+        started[-1].wait_until_it_listens()
+        return started[-1]
+
+    yield start
+    problems = [problem for daemon in started for problem in daemon.finish()]
+    if problems:
+        pytest.fail("\n".join(problems))
+
+
+@pytest.fixture
+def daemon(start_daemon: StartDaemon) -> Daemon:
+    return start_daemon()
+
+
+@pytest.fixture
+def share(daemon: Daemon) -> pathlib.Path:
+    """The shared directory, as the host sees it."""
+    return daemon.share
+
+
+@pytest.fixture
+def device(daemon: Daemon) -> Iterator[VirtioFs]:
+    with VirtioFs(daemon.socket) as device:
+        yield device
+
+
+@pytest.fixture
+def fuse(device: VirtioFs) -> FuseClient:
+    """A session on the share. What it looked up it gives back at the end of the test."""
+    client = FuseClient(device)
+    client.init()
+    return client
