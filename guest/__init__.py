@@ -11,7 +11,3 @@
 
 `python -m guest --help` runs one script in one guest.
 """
-
-from guest.boot import Guest, GuestError, Result, ScriptTimeoutError, Share
-
-__all__ = ["Guest", "GuestError", "Result", "ScriptTimeoutError", "Share"]

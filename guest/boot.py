@@ -1,5 +1,7 @@
 """Starts a Linux guest, runs scripts in it, and ends it.
 
+    from guest.boot import Guest, Share
+
     with Guest(Share("myfs", socket, mount="/mnt")) as guest:
         result = guest.run("ls -l /mnt; echo hello > /mnt/new", timeout=60)
         assert result.status == 0

@@ -138,6 +138,7 @@ class Suite:
             f"-oDir::Cache={self.folder}",
             "-oAPT::Sandbox::User=",
             "-oAcquire::Languages=none",
+            "-oAcquire::Check-Valid-Until=false",  # the mirror may be a snapshot; signatures are still checked
         ]
 
     @contextlib.contextmanager

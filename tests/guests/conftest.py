@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from guest import Guest
-from guest.boot import Kernel
+from guest.boot import Guest, Kernel
 
 
 @pytest.fixture(scope="session", params=["qemu", "uml"])

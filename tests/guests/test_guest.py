@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from guest import Guest, GuestError, ScriptTimeoutError, Share
-from guest.boot import Kernel
+from guest.boot import Guest, GuestError, Kernel, ScriptTimeoutError, Share
 
 pytestmark = pytest.mark.guest
 
@@ -110,7 +109,7 @@ def test_a_guest_whose_daemon_dies_does_not_wait_for_the_time_out(kernel: Kernel
 
 def test_a_guest_ends_with_the_process_that_started_it(kernel: Kernel) -> None:
     program = (
-        "from guest import Guest\n"
+        "from guest.boot import Guest\n"
         f"with Guest(kernel={kernel!r}) as guest:\n"
         "    print(guest.pid, flush=True)\n"
         "    guest.run('sleep 60')\n"
