@@ -3,8 +3,9 @@
   python -m guest [--daemon 'CMD' --share DIR] [OPTIONS] -- 'shell script'
 
 The share is mounted at /mnt, which is the script's working directory. CMD is started with
-`--socket-path PATH --shared-dir DIR --tag TAG` appended; where {socket}, {share} or {tag} stand in it, nothing is
-appended. Statuses of our own: 124 the script ran past --timeout; 125 no guest, no mount, or a daemon has died.
+`--socket-path PATH --shared-dir DIR` appended, and `--tag TAG` where the guest learns the tag from it (--kernel uml,
+--dax); where {socket}, {share} or {tag} stand in it, nothing is appended. Statuses of our own: 124 the script ran
+past --timeout; 125 no guest, no mount, or a daemon has died.
 
   python -m guest --daemon .venv/bin/virtiofsd --share /srv -- 'ls -l; echo hello > new'
   python -m guest --daemon .venv/bin/virtiofsd --kernel uml -- true              the newest client; an empty share
@@ -79,8 +80,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 class Daemons:
     """The daemons of this run: started one by one, watched together, ended together."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, with_tags: bool) -> None:
         self.folder = folder
+        self.with_tags = with_tags
         self.all: dict[str, Process] = {}
 
     def start(self, tag: str, command: str, share: Path) -> Path:
@@ -88,7 +90,7 @@ class Daemons:
         socket = self.folder / f"{tag}.sock"
         values = {"{socket}": str(socket), "{share}": str(share.resolve()), "{tag}": tag}
         if not any(key in command for key in values):
-            command += " --socket-path {socket} --shared-dir {share} --tag {tag}"
+            command += " --socket-path {socket} --shared-dir {share}" + " --tag {tag}" * self.with_tags
         words = shlex.split(command)
         for key, value in values.items():
             words = [word.replace(key, value) for word in words]
@@ -178,7 +180,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="guest-")))
         folder.mkdir(parents=True, exist_ok=True)
-        daemons = Daemons(folder.resolve())
+        daemons = Daemons(folder.resolve(), with_tags=options.kernel == "uml" or options.dax)
         stack.callback(daemons.end)
         try:
             status = run(options, daemons, folder.resolve())

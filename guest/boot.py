@@ -204,7 +204,7 @@ class Guest:
             raise GuestError(f"the guest did not come up: {stop}", self) from None
         packed = sum(share.packed for share in self.shares)
         if packed:
-            # Feature 34 is character 35 of the list, as cut counts. It cannot be told here which device is which.
+            # Feature 34 is character 35, as cut counts. Which device is which share's cannot be told: compare numbers.
             features = "/sys/bus/virtio/drivers/virtiofs/virtio*/features"
             if self.run(f"{BOX} cut -c 35 {features}", check=True).stdout.split().count("1") < packed:
                 raise GuestError("the back-end took no packed virtqueues", self)
