@@ -52,9 +52,10 @@ cdef struct ring_t:
     int call_fd
     uint64_t kicks_written
     uint64_t kicks_saved
-    uint64_t calls_received
+    uint64_t calls_received     # what the eventfd counted
+    uint64_t wake_ups
 
-# Takes descriptors for a chain, which the device does not see yet; the head, or -ENOSPC, -EMSGSIZE, -EINVAL.
+# Takes descriptors for a chain, which the device does not see yet; the head, or -EAGAIN, -EMSGSIZE, -EINVAL.
 cdef int ring_add(ring_t *ring, const piece_t *pieces, uint32_t count, bint indirect) noexcept nogil
 
 # Shows everything added to the device.

@@ -1,6 +1,6 @@
 """The driver's side of split and packed virtqueues, without Python."""
 
-from libc.errno cimport EAGAIN, EINTR, EINVAL, EMSGSIZE, ENOSPC, EPROTO, errno
+from libc.errno cimport EAGAIN, EINTR, EINVAL, EMSGSIZE, EPROTO, errno
 from libc.string cimport memset
 from posix.unistd cimport read, write
 
@@ -61,7 +61,7 @@ cdef int split_add(ring_t *ring, const piece_t *pieces, uint32_t count, bint ind
     cdef uint32_t slots = 1 if indirect else count, i
     cdef virtio_desc *desc
     if ring.num_free < slots:
-        return -ENOSPC
+        return -EAGAIN
     if indirect:
         desc = ring.desc + head
         fill_table(ring, head, pieces, count)
@@ -154,7 +154,7 @@ cdef int packed_add(ring_t *ring, const piece_t *pieces, uint32_t count, bint in
     cdef uint16_t id = ring.free_head, slot = ring.avail_idx, flags
     cdef uint32_t slots = 1 if indirect else count, i
     if ring.num_free < slots:
-        return -ENOSPC
+        return -EAGAIN
     for i in range(slots):
         if indirect:
             fill_table(ring, id, pieces, count)
@@ -320,7 +320,8 @@ cdef int ring_sleep(ring_t *ring, int timeout_ms) noexcept nogil:
         return 0
     if read(ring.call_fd, &count, sizeof(count)) != sizeof(count):
         return 0 if errno == EAGAIN else -errno
-    ring.calls_received += 1
+    ring.calls_received += count
+    ring.wake_ups += 1
     return 1
 
 

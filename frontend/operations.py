@@ -1,0 +1,228 @@
+"""What a load generator does: prepared requests, and the streams of them that benchmarks use.
+
+File contents follow a pattern, so that a reply can be checked by its offset alone: the 8 bytes at an offset that is a
+multiple of 8 are a function of it.
+"""
+
+import os
+import random
+import stat
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from frontend import fuse_abi as abi
+from frontend.fuse_abi import Opcode
+from frontend.fuse_transport import name
+
+PATTERN_FACTOR = 0x9e3779b97f4a7c15
+PATTERN_ADDEND = 0x2545f4914f6cdd1d
+NO_CHECK, CHECK_WORD, CHECK_PATTERN = 0, 1, 2
+
+
+def pattern(offset: int, length: int) -> bytes:
+    """The bytes of a pattern file at an offset that is a multiple of 8."""
+    words = array("Q", ((at * PATTERN_FACTOR + PATTERN_ADDEND) % (1 << 64)
+                        for at in range(offset, offset + length + 7, 8)))
+    return words.tobytes()[:length]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One request and what its reply must be.
+
+    `request` is header and small arguments; the generator fills in `unique`. `data` bytes follow from pages, with the
+    pattern of `offset`. The reply has `out_args` small bytes and room for `out_data` in pages; a good one has between
+    `least` and `most` bytes and the error `error`. `saves` are (offset in the small reply, register): 8 bytes kept for
+    the rest of the cycle, and put into a later request by its `patches`, (offset in the request, register).
+    """
+
+    request: bytes
+    data: int = 0
+    out_args: int = 0
+    out_data: int = 0
+    least: int = -1
+    most: int = -1
+    error: int = 0
+    no_reply: bool = False
+    check: int = NO_CHECK
+    check_at: int = 0
+    check_value: int = 0
+    offset: int = 0
+    saves: tuple[tuple[int, int], ...] = ()
+    patches: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass
+class Result:
+    """What a run did. `latencies` are nanoseconds of evenly chosen operations, `sampled` one in how many."""
+
+    operations: int
+    seconds: float
+    cpu_seconds: float
+    wrong_header: int
+    wrong_length: int
+    wrong_error: int
+    wrong_data: int
+    data_bytes: int
+    kicks: int
+    kicks_saved: int
+    calls: int
+    wake_ups: int
+    stalled: bool
+    ring_error: int
+    sampled: int
+    latencies: "array[int]" = field(repr=False)
+
+    @property
+    def wrong(self) -> int:
+        return self.wrong_header + self.wrong_length + self.wrong_error + self.wrong_data
+
+    @property
+    def good(self) -> bool:
+        """Everything was answered, and answered right."""
+        return not (self.wrong or self.stalled or self.ring_error)
+
+    @property
+    def rate(self) -> float:
+        """Operations a second."""
+        return self.operations / self.seconds if self.seconds else 0.0
+
+    def percentile(self, percent: float) -> float:
+        """Microseconds."""
+        ordered = sorted(self.latencies)
+        return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)] / 1000 if ordered else 0.0
+
+    @property
+    def mean(self) -> float:
+        """Microseconds."""
+        return sum(self.latencies) / len(self.latencies) / 1000 if self.latencies else 0.0
+
+
+# Requests
+
+HEADER = abi.IN_HEADER.size
+REQUEST_FH = HEADER         # where fh stands in requests that begin with it
+REQUEST_NODEID = 16
+
+
+def request(opcode: int, nodeid: int, *parts: bytes, uid: int = 0, gid: int = 0, pid: int = 1,
+            extensions: int = 0) -> bytes:
+    body = b"".join(parts)
+    return abi.IN_HEADER.pack(len=HEADER + len(body), opcode=opcode, nodeid=nodeid, uid=uid, gid=gid, pid=pid,
+                              total_extlen=extensions) + body
+
+
+def getattr_op(nodeid: int, ino: int | None = None) -> Op:
+    return Op(request(Opcode.GETATTR, nodeid, abi.GETATTR_IN.pack()), out_args=abi.ATTR_OUT.size,
+              check=NO_CHECK if ino is None else CHECK_WORD, check_at=16, check_value=ino or 0)
+
+
+def lookup_op(parent: int, child: str, ino: int | None = None, missing: bool = False) -> Op:
+    return Op(request(Opcode.LOOKUP, parent, name(child)), out_args=abi.ENTRY_OUT.size, error=-2 if missing else 0,
+              check=NO_CHECK if ino is None else CHECK_WORD, check_at=40, check_value=ino or 0)
+
+
+def forget_op(nodeid: int, count: int = 1) -> Op:
+    return Op(request(Opcode.FORGET, nodeid, abi.FORGET_IN.pack(nlookup=count)), no_reply=True)
+
+
+def read_op(nodeid: int, fh: int, offset: int, size: int, check: bool = True) -> Op:
+    """A READ that must return all it asks for."""
+    body = abi.READ_IN.pack(fh=fh, offset=offset, size=size)
+    return Op(request(Opcode.READ, nodeid, body), out_data=size, least=size, most=size, offset=offset,
+              check=CHECK_PATTERN if check else NO_CHECK)
+
+
+def write_op(nodeid: int, fh: int, offset: int, size: int, write_flags: int = 0) -> Op:
+    """A WRITE of pattern bytes, at the edges of each page; the reply's size is checked."""
+    body = abi.WRITE_IN.pack(fh=fh, offset=offset, size=size, write_flags=write_flags, flags=os.O_RDWR)
+    head = abi.IN_HEADER.pack(len=HEADER + len(body) + size, opcode=Opcode.WRITE, nodeid=nodeid, pid=1)
+    return Op(head + body, data=size, out_args=abi.WRITE_OUT.size, offset=offset, check=CHECK_WORD, check_value=size)
+
+
+def statfs_op(nodeid: int = abi.FUSE_ROOT_ID) -> Op:
+    return Op(request(Opcode.STATFS, nodeid), out_args=abi.STATFS_OUT.size)
+
+
+def getxattr_op(nodeid: int, attribute: str, size: int = 0, error: int = 0) -> Op:
+    body = abi.GETXATTR_IN.pack(size=size)
+    return Op(request(Opcode.GETXATTR, nodeid, body, name(attribute)), error=error,
+              out_args=0 if size else abi.GETXATTR_OUT.size, out_data=size, least=0 if size else -1, most=size or -1)
+
+
+def open_release_cycle(nodeid: int, flags: int = os.O_RDONLY) -> list[Op]:
+    body = abi.OPEN_IN.pack(flags=flags)
+    return [
+        Op(request(Opcode.OPEN, nodeid, body), out_args=abi.OPEN_OUT.size, saves=((0, 0),)),
+        Op(request(Opcode.RELEASE, nodeid, abi.RELEASE_IN.pack(flags=flags)), patches=((REQUEST_FH, 0),)),
+    ]
+
+
+def open_read_release_cycle(nodeid: int, size: int, file_size: int) -> list[Op]:
+    """Reads a whole pattern file of `file_size` bytes at most `size` at a time, as cat does."""
+    opened, released = open_release_cycle(nodeid)
+    reads = [Op(read.request, out_data=read.out_data, least=read.least, most=read.most, offset=read.offset,
+                check=read.check, patches=((REQUEST_FH, 0),))
+             for offset in range(0, file_size, size)
+             for read in [read_op(nodeid, 0, offset, min(size, file_size - offset))]]
+    return [opened, *reads, released]
+
+
+def create_unlink_cycle(parent: int, child: str, size: int = 0, secctx: bytes = b"") -> list[Op]:
+    """CREATE, WRITE of `size` bytes, RELEASE, UNLINK, FORGET of one file. `secctx` is an extension block."""
+    create = abi.CREATE_IN.pack(flags=os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=stat.S_IFREG | 0o644)
+    release = Op(request(Opcode.RELEASE, 0, abi.RELEASE_IN.pack()), patches=((REQUEST_NODEID, 1), (REQUEST_FH, 0)))
+    ops = [Op(request(Opcode.CREATE, parent, create, name(child), secctx, extensions=len(secctx) // 8),
+              out_args=abi.ENTRY_OUT.size + abi.OPEN_OUT.size, saves=((abi.ENTRY_OUT.size, 0), (0, 1)))]
+    if size:
+        write = write_op(0, 0, 0, size)
+        ops.append(Op(write.request, data=size, out_args=write.out_args, check=CHECK_WORD, check_value=size,
+                      patches=((REQUEST_NODEID, 1), (REQUEST_FH, 0))))
+    forget = Op(request(Opcode.FORGET, 0, abi.FORGET_IN.pack(nlookup=1)), no_reply=True,
+                patches=((REQUEST_NODEID, 1),))
+    return [*ops, release, Op(request(Opcode.UNLINK, parent, name(child))), forget]
+
+
+def mkdir_rmdir_cycle(parent: int, child: str) -> list[Op]:
+    make = Op(request(Opcode.MKDIR, parent, abi.MKDIR_IN.pack(mode=0o755), name(child)), out_args=abi.ENTRY_OUT.size,
+              saves=((0, 1),))
+    forget = Op(request(Opcode.FORGET, 0, abi.FORGET_IN.pack(nlookup=1)), no_reply=True,
+                patches=((REQUEST_NODEID, 1),))
+    return [make, Op(request(Opcode.RMDIR, parent, name(child))), forget]
+
+
+def readdir_cycle(nodeid: int, size: int = 32768, plus: bool = False) -> list[Op]:
+    """OPENDIR, the first READDIR or READDIRPLUS, RELEASEDIR."""
+    opened = Op(request(Opcode.OPENDIR, nodeid, abi.OPEN_IN.pack(flags=os.O_RDONLY | os.O_DIRECTORY)),
+                out_args=abi.OPEN_OUT.size, saves=((0, 0),))
+    listed = Op(request(Opcode.READDIRPLUS if plus else Opcode.READDIR, nodeid, abi.READ_IN.pack(size=size)),
+                out_data=size, least=1, most=size, patches=((REQUEST_FH, 0),))
+    released = Op(request(Opcode.RELEASEDIR, nodeid, abi.RELEASE_IN.pack()), patches=((REQUEST_FH, 0),))
+    return [opened, listed, released]
+
+
+# Streams
+
+def reads(nodeid: int, fh: int, size: int, file_size: int, shuffle: bool = False, seed: int = 0) -> list[Op]:
+    """READs over a whole pattern file, in order or at random."""
+    offsets = list(range(0, file_size - size + 1, size))
+    if shuffle:
+        random.Random(seed).shuffle(offsets)
+    return [read_op(nodeid, fh, offset, size) for offset in offsets]
+
+
+def writes(nodeid: int, fh: int, size: int, file_size: int, shuffle: bool = False, seed: int = 0) -> list[Op]:
+    offsets = list(range(0, file_size - size + 1, size))
+    if shuffle:
+        random.Random(seed).shuffle(offsets)
+    return [write_op(nodeid, fh, offset, size) for offset in offsets]
+
+
+def cycles(parts: Iterable[Sequence[Op]]) -> tuple[list[Op], int]:
+    """Cycles of one length behind each other: the operations, and that length."""
+    all_parts = list(parts)
+    lengths = {len(part) for part in all_parts}
+    if len(lengths) != 1:
+        raise ValueError(f"cycles of different lengths {sorted(lengths)} cannot be one stream")
+    return [op for part in all_parts for op in part], lengths.pop()
