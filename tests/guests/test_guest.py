@@ -107,10 +107,11 @@ def test_a_guest_whose_daemon_dies_does_not_wait_for_the_time_out(kernel: Kernel
         guest.run("sleep 60")
 
 
-def test_a_guest_ends_with_the_process_that_started_it(kernel: Kernel) -> None:
+def test_a_guest_ends_with_the_process_that_started_it(kernel: Kernel, tmp_path: Path) -> None:
     program = (
+        "from pathlib import Path\n"
         "from guest.boot import Guest\n"
-        f"with Guest(kernel={kernel!r}) as guest:\n"
+        f"with Guest(kernel={kernel!r}, folder=Path({str(tmp_path)!r})) as guest:\n"
         "    print(guest.pid, flush=True)\n"
         "    guest.run('sleep 60')\n"
     )
