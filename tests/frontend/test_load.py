@@ -1,5 +1,7 @@
 """The load generator against a reference back-end: what it counts, and that it notices wrong answers."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from frontend.back_end import BackEnd
@@ -21,7 +23,7 @@ from frontend.operations import (
 
 
 @pytest.fixture
-def client(reference: BackEnd):
+def client(reference: BackEnd) -> Iterator[FuseClient]:
     (reference.share / "f").write_bytes(pattern(0, 1 << 20))
     with VirtioFs(reference.socket, num_queues=1) as device:
         fuse = FuseClient(device)
