@@ -74,10 +74,11 @@ class FuseClient(FuseTransport):
 
     # Names
 
-    def _entry(self, data: bytes) -> Fields:
+    def _entry(self, data: bytes, root: bool = False) -> Fields:
+        """`root`: it may be the root itself, which Linux takes only where it asks for "." or ".."."""
         entry = abi.ENTRY_OUT.unpack(data)
         if entry.nodeid:
-            if not stat.S_IFMT(entry.attr_mode) or entry.attr_size >> 63 or entry.nodeid == ROOT:
+            if not stat.S_IFMT(entry.attr_mode) or entry.attr_size >> 63 or (entry.nodeid == ROOT and not root):
                 raise ReplyError(f"an entry that Linux would refuse: {entry}")
             self.lookups[entry.nodeid] += 1
         return entry
@@ -89,7 +90,8 @@ class FuseClient(FuseTransport):
         return how
 
     def lookup(self, parent: int, child: Name, **how: Unpack[How]) -> Fields:
-        return self._entry(self.ask(Opcode.LOOKUP, parent, abi.ENTRY_OUT.size, name(child), **how))
+        body = name(child)
+        return self._entry(self.ask(Opcode.LOOKUP, parent, abi.ENTRY_OUT.size, body, **how), body in (b".\0", b"..\0"))
 
     def walk(self, path: str, **how: Unpack[How]) -> Fields:
         """Looks up every component from the root. For the root itself, only nodeid."""
