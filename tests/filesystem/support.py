@@ -1,0 +1,208 @@
+"""What the tests of the file system have in common: sessions that leave nothing behind, mounts, and comparisons."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import pathlib
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from frontend import fuse_abi as abi
+from frontend.device import VirtioFs
+from frontend.fuse import FuseClient, FuseError, Reply
+from tests.running import Daemon
+
+ROOT = abi.FUSE_ROOT_ID
+U32 = struct.Struct("=I")
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of other users and devices")
+
+
+# Sessions
+
+@dataclass
+class Guest:
+    """A session with its daemon, its device, and the share as the host sees it."""
+
+    daemon: Daemon
+    device: VirtioFs
+    fuse: FuseClient
+
+    @property
+    def share(self) -> pathlib.Path:
+        return self.daemon.share
+
+
+@contextlib.contextmanager
+def session(daemon: Daemon, device: VirtioFs) -> Iterator[FuseClient]:
+    """A session on the share. When it gives back all that it looked up, the daemon must not know a single inode any
+    more, and after DESTROY it must have no file of the share open.
+    """
+    fuse = FuseClient(device)
+    fuse.init()
+    yield fuse
+    give_back(fuse)
+    daemon.wait_for(inodes=0, inodes_closing=0)
+    fuse.destroy()
+    daemon.wait_for(files_open=0, descriptors_cached=0)
+
+
+@contextlib.contextmanager
+def connected(daemon: Daemon, **how: Any) -> Iterator[Guest]:
+    """A device on the daemon with a session; `how` are the device's options."""
+    with VirtioFs(daemon.socket, **how) as device, session(daemon, device) as fuse:
+        yield Guest(daemon, device, fuse)
+
+
+def give_back(fuse: FuseClient) -> None:
+    """Forgets everything, many at a time."""
+    nodes = list(fuse.lookups.items())
+    for start in range(0, len(nodes), 1000):
+        fuse.batch_forget(nodes[start:start + 1000])
+
+
+@contextlib.contextmanager
+def refused(*numbers: int) -> Iterator[None]:
+    """What is done inside must be answered with (one of) these errors."""
+    with pytest.raises(FuseError) as caught:
+        yield
+    found = errno.errorcode.get(caught.value.errno or 0)
+    assert caught.value.errno in numbers, f"{found}, not {', '.join(errno.errorcode[number] for number in numbers)}"
+
+
+def error_of(reply: Reply) -> str:
+    """The name of the error in a reply, "" for none: what a failed comparison shows."""
+    return errno.errorcode.get(-reply.error, str(reply.error)) if reply.error else ""
+
+
+# Comparisons
+
+def signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def guest_device(number: int) -> int:
+    """A device number as the protocol has it."""
+    major, minor = os.major(number), os.minor(number)
+    return (minor & 0xff) | major << 8 | (minor & ~0xff) << 12
+
+
+def as_guest(attr: SimpleNamespace, access: bool = True) -> dict[str, int]:
+    """The attributes of an entry or of GETATTR. Without `access`, all but the time of the last access."""
+    found = {field: getattr(attr, f"attr_{field}")
+             for field in ("ino", "size", "blocks", "mode", "nlink", "uid", "gid", "rdev", "blksize")}
+    for time in ("atime", "mtime", "ctime") if access else ("mtime", "ctime"):
+        found[time] = signed(getattr(attr, f"attr_{time}")) * 10**9 + getattr(attr, f"attr_{time}nsec")
+    return found
+
+
+def as_host(file: pathlib.Path | os.stat_result, access: bool = True) -> dict[str, int]:
+    """The same of a file of the host, symbolic links not followed."""
+    stat = file if isinstance(file, os.stat_result) else file.lstat()
+    found = {"ino": stat.st_ino, "size": stat.st_size, "blocks": stat.st_blocks, "mode": stat.st_mode,
+             "nlink": stat.st_nlink, "uid": stat.st_uid, "gid": stat.st_gid, "rdev": guest_device(stat.st_rdev),
+             "blksize": stat.st_blksize}
+    if access:
+        found["atime"] = stat.st_atime_ns
+    return found | {"mtime": stat.st_mtime_ns, "ctime": stat.st_ctime_ns}
+
+
+def tree(folder: pathlib.Path) -> dict[str, tuple[object, ...]]:
+    """All that is below a folder, with contents and attributes except access times: equal if nothing has changed."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        content: object = None
+        if path.is_symlink():
+            content = path.readlink()
+        elif path.is_file():
+            content = path.read_bytes()
+        xattrs = [(name, os.getxattr(path, name, follow_symlinks=False))
+                  for name in os.listxattr(path, follow_symlinks=False)]
+        found[str(path.relative_to(folder))] = (content, as_host(path, access=False), xattrs)
+    return found
+
+
+# The host's side
+
+def rename_exchange(one: pathlib.Path, other: pathlib.Path) -> None:
+    """Swaps two names at once."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    at_fdcwd = -100
+    if libc.renameat2(at_fdcwd, os.fsencode(one), at_fdcwd, os.fsencode(other), RENAME_EXCHANGE):
+        raise OSError(ctypes.get_errno(), f"cannot exchange {one} and {other}")
+
+
+def access_list(*entries: tuple[int, int, int]) -> bytes:
+    """A POSIX access control list as an extended attribute has it: (tag, permissions, id) each."""
+    return U32.pack(2) + b"".join(struct.pack("=HHI", *entry) for entry in entries)
+
+
+class Mounts:
+    """File systems of the test's own. Each test that needs one it may not have is skipped."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.mounted: list[pathlib.Path] = []
+
+    def mount(self, at: pathlib.Path, *words: str | pathlib.Path) -> pathlib.Path:
+        at.mkdir(parents=True, exist_ok=True)
+        result = subprocess.run(["mount", *map(str, words), str(at)], capture_output=True, text=True)
+        if result.returncode:
+            pytest.skip(f"cannot mount: {result.stderr.strip()}")
+        self.mounted.append(at)
+        return at
+
+    def tmpfs(self, at: pathlib.Path | None = None, options: str = "size=256m") -> pathlib.Path:
+        return self.mount(at or self.folder / "tmpfs", "-t", "tmpfs", "-o", options, "tmpfs")
+
+    def image(self, kind: str, mib: int, *options: str) -> pathlib.Path:
+        """A new file system of this kind in a file."""
+        file = self.folder / f"{kind}.img"
+        file.touch()
+        os.truncate(file, mib << 20)
+        try:
+            result = subprocess.run([f"mkfs.{kind}", "-q", *options, str(file)], capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip(f"there is no mkfs.{kind}")
+        if result.returncode:
+            pytest.skip(f"cannot make a file system: {result.stderr.strip()}")
+        return self.mount(self.folder / kind, "-o", "loop", file)
+
+    def ext4(self, mib: int = 64, *options: str) -> pathlib.Path:
+        return self.image("ext4", mib, "-E", "lazy_itable_init=1,lazy_journal_init=1", *options)
+
+    def bind(self, source: pathlib.Path, at: pathlib.Path) -> pathlib.Path:
+        if source.is_dir():
+            return self.mount(at, "--bind", source)
+        at.touch()
+        result = subprocess.run(["mount", "--bind", str(source), str(at)], capture_output=True, text=True)
+        if result.returncode:
+            pytest.skip(f"cannot mount: {result.stderr.strip()}")
+        self.mounted.append(at)
+        return at
+
+    def overlay(self) -> pathlib.Path:
+        parts = [self.folder / f"overlay-{name}" for name in ("lower", "upper", "work")]
+        for part in parts:
+            part.mkdir()
+        options = ",".join(f"{name}dir={part}" for name, part in zip(("lower", "upper", "work"), parts, strict=True))
+        return self.mount(self.folder / "overlay", "-t", "overlay", "-o", options, "overlay")
+
+    def unmount(self, at: pathlib.Path) -> None:
+        self.mounted.remove(at)
+        subprocess.run(["umount", "-l", str(at)], check=True)
+
+    def close(self) -> None:
+        for at in reversed(self.mounted.copy()):
+            self.unmount(at)
+
+
+FileSystem = Callable[[], pathlib.Path]
