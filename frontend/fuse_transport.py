@@ -224,6 +224,13 @@ class FuseTransport:
             raise ReplyError(f"{what}: {used - OUT_HEADER.size} bytes of data, not {exact}")
         return Reply(header.len, header.error, header.unique, data[OUT_HEADER.size:used], used)
 
+    def abandon(self) -> None:
+        """Forgets what is in flight: the queues have been reset."""
+        for flying in self._flying.values():
+            for ticket in flying.values():
+                self.device.memory.free(ticket.taken)
+        self._flying.clear()
+
     def complete(self, ticket: Ticket, timeout: float | None = None, exact: int | None = None) -> Reply:
         """Waits for a request and checks its reply. Raises TimeoutError; an error in the reply is not raised."""
         while ticket.used_len is None:
