@@ -5,16 +5,17 @@
         outcome = bench.run("self_loop", seed=1)
         assert outcome in CATALOGUE["self_loop"], outcome.detail
 
-`names(kind, packed)` lists the entries that fit. The entries stand in hostile_chains (what the rings allow) and
-hostile_requests (what FUSE allows).
+`names(kind, packed)` lists the entries that fit. They stand in hostile_chains (what the rings allow), hostile_requests
+(cut short, about what does not exist, or out of place), hostile_names, and hostile_values (sizes, modes, flags).
 """
 
-from frontend import hostile_chains, hostile_requests
+from frontend import hostile_chains, hostile_names, hostile_requests, hostile_values
 from frontend.hostile_bench import (
     BROKEN,
     CATALOGUE,
     CLOSED,
     EMPTY,
+    FAILED,
     MALFORMED,
     OK,
     SILENT,
@@ -24,9 +25,9 @@ from frontend.hostile_bench import (
     layout,
 )
 
-__all__ = ["BROKEN", "CATALOGUE", "CLOSED", "EMPTY", "MALFORMED", "OK", "SILENT", "Bench", "Entry", "Outcome", "layout",
-           "names"]
-KINDS = (hostile_chains.KIND, hostile_requests.KIND)
+__all__ = ["BROKEN", "CATALOGUE", "CLOSED", "EMPTY", "FAILED", "MALFORMED", "OK", "SILENT", "Bench", "Entry", "Outcome",
+           "layout", "names"]
+KINDS = tuple(module.KIND for module in (hostile_chains, hostile_requests, hostile_names, hostile_values))
 
 
 def names(kind: str | None = None, packed: bool = False) -> list[str]:

@@ -1,7 +1,8 @@
 """The bench on which a device is mistreated: what an entry of the catalogue is, and the helpers that make one short.
 
 An outcome is an errno, OK, EMPTY (returned with used length 0), SILENT (kept, while the queue goes on), BROKEN (the
-queue does not go on until it is reset), MALFORMED (a reply that no kernel would accept) or CLOSED.
+queue does not go on until it is reset), MALFORMED (a reply that no kernel would accept), FAILED (something that has to
+work did not, while the entry was made) or CLOSED.
 """
 
 import errno
@@ -15,7 +16,7 @@ from typing import Any, Self, TypeAlias
 
 from frontend import fuse_abi as abi
 from frontend.device import REQUEST, VirtioFs
-from frontend.fuse import LINUX_FLAGS, ROOT, FuseClient
+from frontend.fuse import LINUX_FLAGS, ROOT, FuseClient, FuseError
 from frontend.fuse_abi import Opcode
 from frontend.fuse_transport import Fields, Reply, ReplyError, Ticket
 from frontend.memory import RegionSpec
@@ -23,7 +24,7 @@ from frontend.virtqueue import RingError
 from virtiofsd import virtio_abi as virtio
 
 OK, EMPTY, SILENT, BROKEN = "ok", "empty", "silent", "broken"
-MALFORMED, CLOSED = "malformed", "closed"
+MALFORMED, FAILED, CLOSED = "malformed", "failed", "closed"
 NEXT, WRITE, INDIRECT = virtio.VRING_DESC_F_NEXT, virtio.VRING_DESC_F_WRITE, virtio.VRING_DESC_F_INDIRECT
 
 Allowed: TypeAlias = frozenset[str | int]
@@ -37,6 +38,11 @@ BAD_HANDLE: Allowed = frozenset({errno.EBADF, errno.EINVAL, errno.ESTALE})
 BAD_NAME: Allowed = frozenset({errno.EINVAL, errno.ENOENT, errno.ENAMETOOLONG, errno.EIO, errno.EEXIST, errno.EISDIR,
                       errno.EBUSY, errno.ENOTEMPTY, errno.EPERM})
 UNSUPPORTED: Allowed = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
+READ_ONLY: Allowed = frozenset({errno.EROFS})
+DENIED: Allowed = UNSUPPORTED | READ_ONLY | {errno.EPERM, errno.EACCES, errno.ELOOP}
+WRONG_TYPE: Allowed = UNSUPPORTED | {errno.EISDIR, errno.ENOTDIR, errno.EBADF, errno.ELOOP, errno.EPERM, errno.EACCES,
+                                     errno.ENXIO, errno.EIO, errno.ENOENT}
+LARGE: Allowed = UNSUPPORTED | {errno.EFBIG, errno.EOVERFLOW, errno.ENOSPC, errno.ENXIO, errno.EBADF}
 
 
 class Outcome(str):
@@ -167,6 +173,10 @@ class Bench:
                 self.prepare()
         except ConnectionError as error:
             return Outcome(CLOSED, str(error))
+        except ReplyError as error:
+            outcome = Outcome(MALFORMED, str(error))
+        except FuseError as error:
+            outcome = Outcome(FAILED, str(error))
         return outcome
 
     def reset(self) -> None:
