@@ -18,12 +18,12 @@ from virtiofsd.vhost_user_abi import (
     VHOST_USER_VERSION,
 )
 
-PAYLOAD_MAX = 1 << 16  # bytes: a table of 2,000 memory regions
-FDS_MAX = 253  # the kernel's own bound (SCM_MAX_FD)
+FDS_MAX = 253  # of one message: the kernel's own bound (SCM_MAX_FD)
+PAYLOAD_MAX = 1 << 14  # bytes; the largest that makes sense is a memory table with FDS_MAX regions, half of this
 
 
 class ProtocolError(Exception):
-    """What a front-end said makes no sense; the connection cannot go on."""
+    """What a front-end said makes no sense: the message is refused, or the connection cannot go on."""
 
 
 class Message:
@@ -63,37 +63,59 @@ class Channel:
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
+        self._waiting: asyncio.Future[None] | None = None
+        self._failure: Exception | None = None
 
-    async def _ready(self, writing: bool) -> None:
+    def fail(self, error: Exception) -> None:
+        """Nothing more is read or sent: whoever waits for the peer, now or later, gets the error."""
+        self._failure = self._failure or error
+        if self._waiting is not None:
+            wake(self._waiting)
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def _ready(self, *, writing: bool) -> None:
         loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
+        self._waiting = loop.create_future()
         fd = self.socket.fileno()
         add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-        add(fd, wake, ready)
+        add(fd, wake, self._waiting)
         try:
-            await ready
+            await self._waiting
         finally:
             remove(fd)
+            self._waiting = None
+        self._check()
+
+    def _receive_part(self, size: int, fds: list[int]) -> bytes:
+        """What has come of `size` bytes; its descriptors are added to `fds`. Empty at the end of the connection."""
+        room = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
+        try:
+            part, controls, flags, _ = self.socket.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            return b""
+        for level, kind, control in controls:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(control[: len(control) - len(control) % received.itemsize])
+                fds.extend(received)
+        if flags & socket.MSG_CTRUNC:
+            raise ProtocolError("a message's file descriptors could not all be received")
+        if len(fds) > FDS_MAX:  # a peer that sends it in pieces could send as many with each
+            raise ProtocolError(f"a message has more than {FDS_MAX} file descriptors")
+        return part
 
     async def _read(self, size: int, fds: list[int]) -> bytes:
-        """Exactly `size` bytes, or fewer where the peer has closed; what descriptors come are added to `fds`."""
+        """Exactly `size` bytes, or fewer where the peer has closed."""
         data = bytearray()
-        room = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
         while len(data) < size:
             try:
-                part, controls, flags, _ = self.socket.recvmsg(size - len(data), room, socket.MSG_CMSG_CLOEXEC)
+                part = self._receive_part(size - len(data), fds)
             except BlockingIOError:
                 await self._ready(writing=False)
                 continue
-            except ConnectionResetError:
-                break
-            for level, kind, control in controls:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    received = array.array("i")
-                    received.frombytes(control[: len(control) - len(control) % received.itemsize])
-                    fds.extend(received)
-            if flags & socket.MSG_CTRUNC:
-                raise ProtocolError("a message's file descriptors could not all be received")
             if not part:
                 break
             data += part
@@ -101,6 +123,7 @@ class Channel:
 
     async def receive(self) -> Message | None:
         """The next message, or None at the end of the connection. Raises ProtocolError, with nothing left open."""
+        self._check()
         fds: list[int] = []
         try:
             header = await self._read(HEADER.size, fds)
