@@ -2,20 +2,23 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
+import socket
 import stat
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from virtiofsd import vhost_user_abi as abi
 from virtiofsd import virtio_abi as virtio
 from virtiofsd._ring.device import Device
-from virtiofsd.channel import Channel, Message, ProtocolError
+from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError
 from virtiofsd.guest_memory import SLOTS_MAX, GuestMemory, Region
 from virtiofsd.log import TRACE, log
 from virtiofsd.options import VRINGS_MAX
-from virtiofsd.vhost_user_abi import FrontRequest
+from virtiofsd.vhost_user_abi import BackRequest, FrontRequest
 from virtiofsd.vrings import Vring
 from virtiofsd.waiting import DrainTimeoutError, Waiter
 
@@ -31,17 +34,32 @@ PROTOCOL_FEATURES = (
 POOL_THREADS = 64
 CLOSE_SECONDS = 5.0  # for requests in flight when the front-end is gone
 U64 = 8
+SINGLE_REGION_AT = abi.SINGLE_REGION.size - abi.MEMORY_REGION.size
 FAILED = 1
+
+
+class DeviceError(Exception):
+    """The device cannot serve anybody on this machine."""
 
 
 class Rule(NamedTuple):
     """What a message must be like, and who handles it."""
 
     handle: Callable[["Backend", Message], Awaitable[bytes | None]]
-    size: int | None  # bytes of payload; None: the handler knows
+    size: int  # bytes of payload
+    more: bool = False  # the size is only that of a header; the handler knows the rest
     fds: int = 0  # the most descriptors
     needs: int = 0  # the protocol feature that must be negotiated
     replies: bool = False  # it has an answer of its own
+
+    def check(self, message: Message, protocol_features: int) -> None:
+        """Raises ProtocolError where the message is not like this."""
+        if len(message.payload) < self.size or (len(message.payload) > self.size and not self.more):
+            raise ProtocolError(f"it has {len(message.payload)} bytes, not {self.size}")
+        if len(message.fds) > self.fds:
+            raise ProtocolError(f"it has {len(message.fds)} descriptors, at most {self.fds} belong to it")
+        if self.needs & ~protocol_features:
+            raise ProtocolError("its protocol feature was not negotiated")
 
 
 class Backend:
@@ -49,84 +67,105 @@ class Backend:
 
     def __init__(self, options: argparse.Namespace, channel: Channel, root_fd: int, proc_fd: int,
                  descriptors: int) -> None:
-        self.options, self.channel = options, channel
+        """Raises OSError where the machine has no room for another device."""
+        self.options, self.channel, self.proc_fd = options, channel, proc_fd
         self.queue_count = 1 + options.num_request_queues if options.num_request_queues else VRINGS_MAX
         self.device = Device(root_fd, proc_fd, queues=self.queue_count, descriptors=descriptors,
                              pool_threads=POOL_THREADS, readonly=options.readonly)
         self.waiter = Waiter(self.device, options.drain_timeout)
-        self.memory = GuestMemory(self.device, self.waiter)
         self.vrings = [Vring(self.device, self.waiter, index) for index in range(self.queue_count)]
+        self.memory = GuestMemory(self.device, self.waiter, self.vrings)
         self.offered = PROTOCOL_FEATURES | (abi.VHOST_USER_PROTOCOL_F_CONFIG if options.tag else 0)
         self.features = 0
         self.protocol_features = 0
         self.status = 0
         self.backend_fd = -1
+        self.ending_session: threading.Event | None = None
         asyncio.get_running_loop().add_reader(self.device.event_fd, self._on_event)
 
     # The main loop.
 
-    async def run(self) -> None:
-        """Answers messages until the front-end disconnects. Raises ProtocolError where it cannot go on."""
-        while (message := await self.channel.receive()) is not None:
-            with message:
-                await self._serve(message)
+    async def run(self) -> bool:
+        """Answers messages until the front-end disconnects. Whether it said anything at all.
 
-    async def _serve(self, message: Message) -> None:
+        Raises ProtocolError where it is the front-end's fault that the connection cannot go on, else DeviceError.
+        """
+        spoken = False
+        while (message := await self.channel.receive()) is not None:
+            spoken = True
+            with message:
+                await self._answer(message)
+            await asyncio.sleep(0)  # signals and the device are heard also while the peer never pauses
+        return spoken
+
+    async def _answer(self, message: Message) -> None:
         rule = RULES.get(message.request)  # by number, which is what the keys are
         name = FrontRequest(message.request).name if rule else f"message {message.request}"
         log.log(TRACE, "%s, %d bytes, %d descriptors", name, len(message.payload), len(message.fds))
         try:
             if rule is None:
                 raise ProtocolError("it is unknown")
-            self._check(rule, message)
+            rule.check(message, self.protocol_features)
             answer = await rule.handle(self, message)
-        except ProtocolError as error:
+        except (ProtocolError, OSError) as error:
             if (rule and rule.replies) or not self._acks(message):
                 raise ProtocolError(f"{name}: {error}") from error
             log.error("%s failed: %s", name, error)
-            await self.channel.reply(message.request, u64(FAILED))
+            answer = u64(FAILED)
         except DrainTimeoutError as error:
             raise ProtocolError(f"{name}: {error}") from error
-        else:
-            if answer is not None:
-                await self.channel.reply(message.request, answer)
-            elif self._acks(message):
-                await self.channel.reply(message.request, u64(0))
+        if self.device.memory_gone:
+            self._memory_gone()
+        if answer is None and self._acks(message):
+            answer = u64(0)
+        if answer is not None:
+            await self.channel.reply(message.request, answer)
 
     def _acks(self, message: Message) -> bool:
         """Whether the front-end waits for a 0 or an error: User-Mode Linux from SET_PROTOCOL_FEATURES itself on."""
         return message.needs_reply and bool(self.protocol_features & abi.VHOST_USER_PROTOCOL_F_REPLY_ACK)
 
-    def _check(self, rule: Rule, message: Message) -> None:
-        if rule.size is not None and len(message.payload) != rule.size:
-            raise ProtocolError(f"it has {len(message.payload)} bytes, not {rule.size}")
-        if len(message.fds) > rule.fds:
-            raise ProtocolError(f"it has {len(message.fds)} descriptors, at most {rule.fds} belong to it")
-        if rule.needs & ~self.protocol_features:
-            raise ProtocolError("its protocol feature was not negotiated")
+    # News from the device.
 
     def _on_event(self) -> None:
-        os.read(self.device.event_fd, 8)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.device.event_fd, U64)
         for kind, queue, what in self.device.events():
             if kind == "queue-broken":
                 log.error("vring %d is broken and not served any more: %s", queue, what)
+                self._send_error(queue)
             elif kind == "bad-chain":
                 log.warning("vring %d: a request came back empty, its chain had %s", queue, what)
             elif kind == "thread-failed":
-                log.error("a thread cannot serve: %s", what)
-                os._exit(FAILED)
+                self.channel.fail(DeviceError(f"a thread cannot serve: {what}"))
             else:
                 log.warning("%s more events of vrings", what)
+        if self.device.memory_gone:
+            self._memory_gone()
         self.waiter.heard()
+
+    def _memory_gone(self) -> None:
+        self.channel.fail(ProtocolError("guest memory is gone: its file was truncated"))
+
+    def _send_error(self, index: int) -> None:
+        """The in-band error of a vring; one with a descriptor has been signalled by the data plane."""
+        if self._inband and not self.vrings[index].has_error:
+            payload = abi.VRING_STATE.pack(index=index)
+            header = abi.HEADER.pack(request=BackRequest.VRING_ERR, flags=abi.VHOST_USER_VERSION, size=len(payload))
+            channel = socket.socket(fileno=os.dup(self.backend_fd))
+            with channel, contextlib.suppress(OSError):
+                channel.send(header + payload, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    # The end.
 
     async def close(self) -> bool:
         """Ends the device. False where requests hang so that it cannot be."""
         for vring in self.vrings:
             self.device.run_queue(vring.index, False)
         self.device.stop()
-        self.waiter.timeout = CLOSE_SECONDS
+        self.waiter.timeout = min(CLOSE_SECONDS, self.options.drain_timeout)
         try:
-            await self.waiter.until(lambda: self.device.stopped, "ending the device")
+            await self.waiter.until(lambda: self.device.stopped and self._session_ended(), "ending the device")
         except DrainTimeoutError as error:
             log.error("%s", error)
             return False
@@ -137,6 +176,23 @@ class Backend:
                 self.backend_fd = -1
         self.device.close()
         return True
+
+    def _session_ended(self) -> bool:
+        return self.ending_session is None or self.ending_session.is_set()
+
+    async def _end_session(self) -> None:
+        """In a thread, as closing many files takes long; close() waits for it too, whatever comes in between."""
+        loop = asyncio.get_running_loop()
+        ended = self.ending_session = threading.Event()
+
+        def work() -> None:
+            self.device.end_session()
+            ended.set()
+            with contextlib.suppress(RuntimeError):  # the loop is gone if nobody could wait so long
+                loop.call_soon_threadsafe(self.waiter.heard)
+
+        threading.Thread(target=work, daemon=True).start()
+        await self.waiter.until(ended.is_set, "ending the session")
 
     # Features.
 
@@ -178,8 +234,6 @@ class Backend:
         self.status = int.from_bytes(message.payload, sys.byteorder) & 0xFF
 
     async def get_config(self, message: Message) -> bytes:
-        if len(message.payload) < abi.CONFIG_HEADER.size:
-            raise ProtocolError(f"it has {len(message.payload)} bytes")
         wanted = abi.CONFIG_HEADER.unpack(message.payload)
         queues = self.options.num_request_queues or min(os.cpu_count() or 1, VRINGS_MAX - 1)
         config = virtio.FS_CONFIG.pack(tag=self.options.tag.encode(), num_request_queues=queues)
@@ -192,20 +246,24 @@ class Backend:
         raise ProtocolError("a virtio-fs device's configuration is read-only")
 
     async def set_backend_req_fd(self, message: Message) -> None:
-        fd = message.take_fd()
-        if fd < 0 or not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            if fd >= 0:
-                os.close(fd)
+        if [self._kind(fd) for fd in message.fds] != ["socket"]:
             raise ProtocolError("it comes with one socket")
         if self.backend_fd >= 0:
             os.close(self.backend_fd)
-        self.backend_fd = fd
+        self.backend_fd = message.take_fd()
+        for vring in self.vrings:
+            if vring.started:
+                self._find_call(vring)
+
+    def _kind(self, fd: int) -> str:
+        """What can be done with a descriptor of the front-end's: "eventfd", "socket", or "neither"."""
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return "socket"
+        return "eventfd" if os.readlink(str(fd), dir_fd=self.proc_fd) == "anon_inode:[eventfd]" else "neither"
 
     # Memory.
 
     async def set_mem_table(self, message: Message) -> None:
-        if len(message.payload) < abi.MEMORY_HEADER.size:
-            raise ProtocolError(f"it has {len(message.payload)} bytes")
         count = abi.MEMORY_HEADER.unpack(message.payload).count
         if len(message.payload) != abi.MEMORY_HEADER.size + count * abi.MEMORY_REGION.size:
             raise ProtocolError(f"it has {len(message.payload)} bytes for {count} regions")
@@ -216,12 +274,12 @@ class Backend:
         await self.memory.replace(list(zip(regions, message.fds, strict=True)))
 
     async def add_mem_reg(self, message: Message) -> None:
-        if len(message.fds) != 1:
-            raise ProtocolError(f"it has {len(message.fds)} descriptors, not 1")
-        await self.memory.add(region_at(message.payload, abi.MEMORY_HEADER.size), message.fds[0])
+        if not message.fds:
+            raise ProtocolError("it has no descriptor")
+        await self.memory.add(region_at(message.payload, SINGLE_REGION_AT), message.fds[0])
 
     async def rem_mem_reg(self, message: Message) -> None:
-        await self.memory.remove(region_at(message.payload, abi.MEMORY_HEADER.size))
+        await self.memory.remove(region_at(message.payload, SINGLE_REGION_AT))
 
     # Vrings.
 
@@ -252,48 +310,62 @@ class Backend:
             raise ProtocolError(f"vring {state.index} is to be {state.num}, neither enabled nor disabled")
         self._vring(state.index).enable(state.num == 1)
 
-    def _vring_fd(self, message: Message) -> tuple[Vring, int]:
-        """The vring and the descriptor of KICK, CALL and ERR; -1 where the message says that there is none."""
+    def _vring_fd(self, message: Message, *kinds: str) -> tuple[Vring, str]:
+        """The vring of KICK, CALL or ERR, and the kind of its descriptor; "" where the message says there is none."""
         word = int.from_bytes(message.payload, sys.byteorder)
         vring = self._vring(word & abi.VHOST_USER_VRING_INDEX_MASK)
         if bool(word & abi.VHOST_USER_VRING_NOFD_MASK) == bool(message.fds):
-            raise ProtocolError(f"vring {vring.index}: it has {len(message.fds)} descriptors and says otherwise")
-        return vring, message.take_fd()
+            raise ProtocolError(f"{vring}: it has {len(message.fds)} descriptors and says otherwise")
+        if not message.fds:
+            return vring, ""
+        kind = self._kind(message.fds[0])
+        if kind not in kinds:
+            raise ProtocolError(f"{vring}: its descriptor is no {' or '.join(kinds)}")
+        return vring, kind
 
     async def set_vring_kick(self, message: Message) -> None:
-        vring, fd = self._vring_fd(message)
-        vring.set_kick(fd, vring.index)
+        vring, _ = self._vring_fd(message, "eventfd")
+        self._find_call(vring)
+        vring.start(message.take_fd())
 
     async def set_vring_call(self, message: Message) -> None:
-        vring, fd = self._vring_fd(message)
-        kind = "socket" if fd >= 0 and stat.S_ISSOCK(os.fstat(fd).st_mode) else "eventfd"
-        if fd < 0:
-            kind, fd = self._inband_call()
-        self.device.set_call(vring.index, fd, kind)
-
-    def _inband_call(self) -> tuple[str, int]:
-        """Where calls go without a descriptor: to the back-end channel as messages, or nowhere: the driver polls."""
-        if self.backend_fd >= 0 and self.protocol_features & abi.VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS:
-            return "message", os.dup(self.backend_fd)
-        return "eventfd", -1
+        # A socket is what User-Mode Linux signals itself by.
+        vring, kind = self._vring_fd(message, "eventfd", "socket")
+        if kind:
+            vring.set_call(message.take_fd(), kind)
+        else:
+            vring.set_call(-1)
+            self._find_call(vring)
 
     async def set_vring_err(self, message: Message) -> None:
-        vring, fd = self._vring_fd(message)
-        self.device.set_error(vring.index, fd)
+        vring, kind = self._vring_fd(message, "eventfd")
+        vring.set_error(message.take_fd() if kind else -1)
 
     async def vring_kick(self, message: Message) -> None:
+        """A kick in-band, which starts the ring too."""
         vring = self._vring(abi.VRING_STATE.unpack(message.payload).index)
         if not vring.started:
-            kind, fd = self._inband_call()
-            self.device.set_call(vring.index, fd, kind)
-        vring.kick(vring.index)
+            self._find_call(vring)
+            vring.start(-1, inband=True)
+        self.device.kick(vring.index)
+
+    @property
+    def _inband(self) -> bool:
+        """Whether what concerns a ring without a descriptor for it travels as messages to the front-end."""
+        return self.backend_fd >= 0 and bool(
+            self.protocol_features & abi.VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS)
+
+    def _find_call(self, vring: Vring) -> None:
+        """A ring without a descriptor to signal the driver by does it in-band, if that is agreed on: else it polls."""
+        if self._inband and not vring.has_call:
+            self.device.set_call(vring.index, os.dup(self.backend_fd), "message")
 
     async def reset_device(self, message: Message) -> None:
         """Everything as after the connection, but for memory, features and the session with the front-end."""
         for vring in self.vrings:
             vring.enable(False)
             await vring.stop()
-        await asyncio.get_running_loop().run_in_executor(None, self.device.end_session)
+        await self._end_session()
         self.status = 0
 
     async def reset_owner(self, message: Message) -> None:
@@ -315,7 +387,7 @@ RULES: dict[int, Rule] = {
     FrontRequest.SET_FEATURES: Rule(Backend.set_features, U64),
     FrontRequest.SET_OWNER: Rule(Backend.set_owner, 0),
     FrontRequest.RESET_OWNER: Rule(Backend.reset_owner, 0),
-    FrontRequest.SET_MEM_TABLE: Rule(Backend.set_mem_table, None, fds=253),
+    FrontRequest.SET_MEM_TABLE: Rule(Backend.set_mem_table, abi.MEMORY_HEADER.size, more=True, fds=FDS_MAX),
     FrontRequest.SET_VRING_NUM: Rule(Backend.set_vring_num, abi.VRING_STATE.size),
     FrontRequest.SET_VRING_ADDR: Rule(Backend.set_vring_addr, abi.VRING_ADDR.size),
     FrontRequest.SET_VRING_BASE: Rule(Backend.set_vring_base, abi.VRING_STATE.size),
@@ -329,16 +401,18 @@ RULES: dict[int, Rule] = {
     FrontRequest.SET_VRING_ENABLE: Rule(Backend.set_vring_enable, abi.VRING_STATE.size),
     FrontRequest.SET_BACKEND_REQ_FD: Rule(Backend.set_backend_req_fd, 0, fds=1,
                                           needs=abi.VHOST_USER_PROTOCOL_F_BACKEND_REQ),
-    FrontRequest.GET_CONFIG: Rule(Backend.get_config, None, needs=abi.VHOST_USER_PROTOCOL_F_CONFIG, replies=True),
-    FrontRequest.SET_CONFIG: Rule(Backend.set_config, None, needs=abi.VHOST_USER_PROTOCOL_F_CONFIG),
+    FrontRequest.GET_CONFIG: Rule(Backend.get_config, abi.CONFIG_HEADER.size, more=True,
+                                  needs=abi.VHOST_USER_PROTOCOL_F_CONFIG, replies=True),
+    FrontRequest.SET_CONFIG: Rule(Backend.set_config, abi.CONFIG_HEADER.size, more=True,
+                                  needs=abi.VHOST_USER_PROTOCOL_F_CONFIG),
     FrontRequest.RESET_DEVICE: Rule(Backend.reset_device, 0, needs=abi.VHOST_USER_PROTOCOL_F_RESET_DEVICE),
     FrontRequest.VRING_KICK: Rule(Backend.vring_kick, abi.VRING_STATE.size,
                                   needs=abi.VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS),
     FrontRequest.GET_MAX_MEM_SLOTS: Rule(Backend.get_max_mem_slots, 0,
                                          needs=abi.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS, replies=True),
-    FrontRequest.ADD_MEM_REG: Rule(Backend.add_mem_reg, abi.MEMORY_HEADER.size + abi.MEMORY_REGION.size, fds=1,
+    FrontRequest.ADD_MEM_REG: Rule(Backend.add_mem_reg, abi.SINGLE_REGION.size, fds=1,
                                    needs=abi.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS),
-    FrontRequest.REM_MEM_REG: Rule(Backend.rem_mem_reg, abi.MEMORY_HEADER.size + abi.MEMORY_REGION.size, fds=1,
+    FrontRequest.REM_MEM_REG: Rule(Backend.rem_mem_reg, abi.SINGLE_REGION.size, fds=1,
                                    needs=abi.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS),
     FrontRequest.SET_STATUS: Rule(Backend.set_status, U64, needs=abi.VHOST_USER_PROTOCOL_F_STATUS),
     FrontRequest.GET_STATUS: Rule(Backend.get_status, 0, needs=abi.VHOST_USER_PROTOCOL_F_STATUS, replies=True),

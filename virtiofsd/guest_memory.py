@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from virtiofsd._ring.device import Device
 from virtiofsd.channel import ProtocolError
+from virtiofsd.vrings import Vring
 from virtiofsd.waiting import Waiter
 
 SLOTS_MAX = 32768  # half of what a process may map by default (vm.max_map_count)
@@ -28,32 +30,42 @@ class Slot(NamedTuple):
     file: tuple[int, int]  # device and inode of what is mapped
 
 
+def identity(fd: int) -> tuple[int, int]:
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino
+
+
 class GuestMemory:
     """The current table. A change is complete when its method returns: what is gone is used by no request any more."""
 
-    def __init__(self, device: Device, waiter: Waiter) -> None:
-        self.device, self.waiter = device, waiter
+    def __init__(self, device: Device, waiter: Waiter, vrings: Sequence[Vring]) -> None:
+        self.device, self.waiter, self.vrings = device, waiter, vrings
         self.slots: dict[Region, Slot] = {}
 
     def _map(self, region: Region, fd: int) -> Slot:
-        info = os.fstat(fd)
         try:
             number = self.device.add_region(region.guest_addr, region.size, region.user_addr, region.offset, fd)
         except OSError as error:
             raise ProtocolError(str(error)) from error
-        return Slot(number, (info.st_dev, info.st_ino))
+        return Slot(number, identity(fd))
 
-    def _use(self, slots: dict[Region, Slot]) -> None:
+    async def _use(self, slots: dict[Region, Slot]) -> None:
+        """Makes these the table; rings that it has no place for rest until another one has."""
+        ranges = [(region.user_addr, region.size) for region in slots]
+        for vring in self.vrings:
+            await vring.leave_memory(ranges)
+        lost: list[int] = []
         try:
             lost = self.device.use_regions([slot.number for slot in slots.values()])
+            self.slots = slots
         except ValueError as error:
             raise ProtocolError(str(error)) from error
-        self.slots = slots
-        if lost:
-            raise ProtocolError(f"the new memory table has no place for the rings of vrings {lost}")
+        finally:
+            for vring in self.vrings:
+                vring.find_memory(vring.index in lost)
 
     async def _discard(self, region: Region, slot: Slot) -> None:
-        await self.waiter.until(lambda: not self.device.region_busy(slot.number), f"removing memory of {region}")
+        await self.waiter.until(lambda: not self.device.region_busy(slot.number), f"removing memory, {region}")
         self.device.remove_region(slot.number)
 
     async def replace(self, regions: list[tuple[Region, int]]) -> None:
@@ -61,22 +73,14 @@ class GuestMemory:
         if len({region for region, _ in regions}) < len(regions):
             raise ProtocolError("the memory table has the same region twice")
         old, new = self.slots, dict[Region, Slot]()
-        fresh = []
         with contextlib.ExitStack() as undo:
             for region, fd in regions:
-                info = os.fstat(fd)
                 slot = old.get(region)
-                if slot is None or slot.file != (info.st_dev, info.st_ino):
+                if slot is None or slot.file != identity(fd):
                     slot = self._map(region, fd)
                     undo.callback(self.device.remove_region, slot.number)
-                    fresh.append(slot)
                 new[region] = slot
-            try:
-                self._use(new)
-            except ProtocolError:
-                if self.slots is new:
-                    undo.pop_all()
-                raise
+            await self._use(new)
             undo.pop_all()
         for region, slot in old.items():
             if new.get(region) != slot:
@@ -90,10 +94,9 @@ class GuestMemory:
             raise ProtocolError(f"there are {SLOTS_MAX} memory regions, and no slot for another")
         slot = self._map(region, fd)
         try:
-            self._use({**self.slots, region: slot})
+            await self._use({**self.slots, region: slot})
         except ProtocolError:
-            if region not in self.slots:
-                self.device.remove_region(slot.number)
+            self.device.remove_region(slot.number)
             raise
 
     async def remove(self, region: Region) -> None:
@@ -102,5 +105,5 @@ class GuestMemory:
         if known is None:
             raise ProtocolError(f"there is no region of {region}")
         slot = self.slots[known]
-        self._use({other: held for other, held in self.slots.items() if other != known})
+        await self._use({other: held for other, held in self.slots.items() if other != known})
         await self._discard(known, slot)

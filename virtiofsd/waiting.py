@@ -1,6 +1,7 @@
 """Waiting for the data plane: for requests in flight to end, without holding up anything else."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from virtiofsd._ring.device import Device
@@ -26,8 +27,11 @@ class Waiter:
     def heard(self) -> None:
         self._heard.set()
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Returns once the condition holds. Raises DrainTimeoutError; the log says what is waited for, and how long."""
+    async def until(self, condition: Callable[[], bool], what: str, vring: int | None = None) -> None:
+        """Returns once the condition holds; raises DrainTimeoutError. `what` names the wait in the log.
+
+        `vring`: the one whose requests are waited for; None: it could be any.
+        """
         if condition():
             return
         loop = asyncio.get_running_loop()
@@ -39,20 +43,18 @@ class Waiter:
             while not condition():
                 waited = loop.time() - start
                 if waited > self.timeout:
-                    raise DrainTimeoutError(f"{what}: {self._busy()} after {waited:.0f} s")
+                    raise DrainTimeoutError(f"{what}: {self._busy(vring)} not ended after {waited:.1f} s")
                 if loop.time() > reminder:
-                    log.warning("%s: waiting for %s for %.0f s", what, self._busy(), waited)
+                    log.warning("%s: %s not ended for %.0f s", what, self._busy(vring), waited)
                     reminder += REMIND
                 self._heard.clear()
                 if not condition():
-                    try:
+                    with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._heard.wait(), LOOK)
-                    except TimeoutError:
-                        continue
         finally:
             self._waiting -= 1
             self.device.watch_requests(self._waiting > 0)
 
-    def _busy(self) -> str:
-        busy = [f"{name} on vring {queue}" for queue, name in self.device.busy_requests()]
-        return ", ".join(sorted(set(busy))) or "threads"
+    def _busy(self, vring: int | None) -> str:
+        busy = {f"{name} on vring {queue}" for queue, name in self.device.busy_requests() if vring in (None, queue)}
+        return ", ".join(sorted(busy)) + " has" if busy else "threads have"
