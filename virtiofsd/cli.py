@@ -2,20 +2,21 @@
 
 import sys
 
-from virtiofsd.options import OptionError, parse
+from virtiofsd.options import OptionError, StartError, parse
 
+EXIT_FAILURE = 1
 EXIT_USAGE = 2
 
 
 def main() -> int:
     try:
         options = parse(sys.argv[1:])
-    except OptionError as error:
-        print(f"virtiofsd: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    if isinstance(options, str):
-        sys.stdout.write(options)
-        return 0
-    from virtiofsd.daemon import run
+        if isinstance(options, str):
+            sys.stdout.write(options)
+            return 0
+        from virtiofsd.daemon import run
 
-    return run(options)
+        return run(options)
+    except (OptionError, StartError) as error:
+        print(f"virtiofsd: {error}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, OptionError) else EXIT_FAILURE

@@ -5,47 +5,43 @@ after it, since whoever starts the daemon waits for the socket.
 """
 
 import argparse
-import contextlib
 import os
 import resource
-import socket
-import stat
+import signal
 
 from virtiofsd import log as logging
-from virtiofsd.log import log
+from virtiofsd.listener import Listener
+from virtiofsd.options import NOFILE_LEAST, StartError, reason
 
-EXIT_FAILURE = 1
 NOFILE_WANTED = 1_000_000
 
 
-class StartError(Exception):
-    """Why the daemon cannot start: one line."""
-
-
-def reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
 def raise_descriptor_limit(wanted: int | None) -> int:
-    """Sets RLIMIT_NOFILE and returns it. By default it becomes what is allowed, with nothing said; StartError else."""
+    """Sets RLIMIT_NOFILE and returns it: None becomes what is allowed, 0 what there is. StartError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if wanted == 0:
-        return soft
-    try:
-        with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
-            most = int(file.read())
-    except OSError:
-        most = NOFILE_WANTED
-    target = min(NOFILE_WANTED, most) if wanted is None else wanted
+    target = min(NOFILE_WANTED, most_descriptors()) if wanted is None else wanted or soft
     for limit in ((target, max(target, hard)), (min(target, hard), hard)):
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         except (OSError, ValueError):
             continue
-        if wanted is not None and limit[0] < wanted:
-            break
-        return limit[0]
-    raise StartError(f"--rlimit-nofile {wanted}: the limit is {hard}, and may not be raised")
+        got = limit[0]
+        break
+    else:
+        got = soft
+    if wanted and got < wanted:
+        raise StartError(f"--rlimit-nofile {wanted}: the limit is {hard}, and may not be raised")
+    if got < NOFILE_LEAST:
+        raise StartError(f"the limit of open files (RLIMIT_NOFILE) is {got}: fewer than {NOFILE_LEAST} serve no guest")
+    return got
+
+
+def most_descriptors() -> int:
+    try:
+        with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
+            return int(file.read())
+    except OSError:
+        return NOFILE_WANTED
 
 
 def open_share(path: str) -> tuple[int, int]:
@@ -60,63 +56,18 @@ def open_share(path: str) -> tuple[int, int]:
         raise StartError(f"/proc/self/fd: {reason(error)}; the daemon needs /proc") from error
 
 
-def listen(path: str) -> socket.socket:
-    """A socket at the path; a stale one is replaced, one that somebody listens on is not. StartError."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
-                try:
-                    probe.connect(path)
-                except ConnectionRefusedError:
-                    os.unlink(path)
-                else:
-                    raise StartError(f"--socket-path {path}: another process listens there")
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise StartError(f"--socket-path {path}: {reason(error)}") from error
-    old = os.umask(0o077)
-    try:
-        listener.bind(path)
-        listener.listen(1)
-    except OSError as error:
-        raise StartError(f"--socket-path {path}: {reason(error)}") from error
-    finally:
-        os.umask(old)
-    return listener
-
-
-def take_listener(fd: int) -> socket.socket:
-    """The socket that was handed over. StartError where it is none that listens."""
-    try:
-        listener = socket.socket(fileno=fd)
-        listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    except OSError as error:
-        raise StartError(f"--fd {fd}: {reason(error)}") from error
-    if listener.family != socket.AF_UNIX or not listening:
-        raise StartError(f"--fd {fd}: it is not a listening UNIX socket")
-    os.set_inheritable(fd, False)
-    return listener
-
-
 def run(options: argparse.Namespace) -> int:
-    """The daemon, from its options to its exit status."""
+    """The daemon, from its options to its exit status. StartError where it cannot begin."""
     logging.set_up(options.log_level)
-    try:
-        descriptors = raise_descriptor_limit(options.rlimit_nofile)
-        root_fd, proc_fd = open_share(options.shared_dir)
-        listener = listen(options.socket_path) if options.fd is None else take_listener(options.fd)
-    except StartError as error:
-        log.error("%s", error)
-        return EXIT_FAILURE
+    descriptors = raise_descriptor_limit(options.rlimit_nofile)
+    root_fd, proc_fd = open_share(options.shared_dir)
+    # From here on there is something to clean up: signals wait for who handles them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))
+    listener = Listener.at(options.socket_path) if options.fd is None else Listener.on(options.fd)
     os.umask(0)
-
-    from virtiofsd.serve import serve_until_done
-
     try:
+        from virtiofsd.serve import serve_until_done
+
         return serve_until_done(options, listener, root_fd, proc_fd, descriptors)
     finally:
-        if options.fd is None:
-            with contextlib.suppress(OSError):
-                os.unlink(options.socket_path)
+        listener.close()

@@ -10,10 +10,20 @@ from virtiofsd.log import LEVELS
 from virtiofsd.virtio_abi import VIRTIO_FS_TAG_SIZE
 
 VRINGS_MAX = 256  # a vring's index has 8 bits
+NOFILE_LEAST = 256  # file descriptors: with fewer no guest can do anything
+SOCKET_PATH_MAX = 107  # bytes: sun_path, and its NUL
 
 
 class OptionError(Exception):
     """A user's mistake on the command line: one line that names the option and the value."""
+
+
+class StartError(Exception):
+    """Why the daemon cannot start, though its command line makes sense: one line."""
+
+
+def reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 class Option(NamedTuple):
@@ -150,7 +160,7 @@ def check(values: argparse.Namespace) -> None:
                           else "--socket-path and --fd exclude each other")
     if values.shared_dir is None:
         raise OptionError("--shared-dir is needed")
-    if values.rlimit_nofile is not None and 0 < values.rlimit_nofile < 256:
-        raise OptionError(f"--rlimit-nofile {values.rlimit_nofile}: fewer than 256 serve no guest")
-    if values.socket_path is not None and len(os.fsencode(values.socket_path)) > 107:
-        raise OptionError(f"--socket-path {values.socket_path}: a socket's path has 107 bytes at most")
+    if values.rlimit_nofile is not None and 0 < values.rlimit_nofile < NOFILE_LEAST:
+        raise OptionError(f"--rlimit-nofile {values.rlimit_nofile}: fewer than {NOFILE_LEAST} serve no guest")
+    if values.socket_path is not None and len(os.fsencode(values.socket_path)) > SOCKET_PATH_MAX:
+        raise OptionError(f"--socket-path {values.socket_path}: a socket's path has {SOCKET_PATH_MAX} bytes at most")

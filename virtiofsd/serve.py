@@ -2,74 +2,121 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import socket
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
 
 import uvloop
 
-from virtiofsd.backend import Backend
+from virtiofsd.backend import Backend, DeviceError
 from virtiofsd.channel import Channel, ProtocolError
+from virtiofsd.listener import Listener
 from virtiofsd.log import log
 
-EXIT_HUNG = 1
+T = TypeVar("T")
+
+EXIT_FAILURE = 1
 
 
-async def accept(listener: socket.socket) -> socket.socket:
-    connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-    connection.setblocking(False)
-    return connection
+class Server:
+    """Serves until a front-end has come and gone, or a signal says stop."""
+
+    def __init__(self, options: argparse.Namespace, listener: Listener, root_fd: int, proc_fd: int,
+                 descriptors: int) -> None:
+        self.options, self.listener = options, listener
+        self.root_fd, self.proc_fd, self.descriptors = root_fd, proc_fd, descriptors
+        self.backend: Backend | None = None
+        self.hung: list[Backend] = []  # their requests hang in the host's file system
+        self.stopping = False
+        self._work: asyncio.Task[Any] | None = None
+
+    async def run(self) -> int:
+        """The exit status."""
+        with self._signals():
+            self.listener.socket.setblocking(False)
+            log.info("waiting for a front-end")
+            while connection := await self._unless_stopped(self._accept()):
+                try:
+                    if await self._serve(connection):
+                        log.info("the front-end has disconnected")
+                        return 0
+                except (DeviceError, OSError) as error:
+                    log.error("a front-end cannot be served: %s", error)
+                    return EXIT_FAILURE
+            log.info("asked to end")
+            return 0
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Handles signals, which before and after this are held back: they have nothing to end in an orderly way."""
+        loop = asyncio.get_running_loop()
+        handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGUSR1: self._log_statistics}
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+
+    def _stop(self) -> None:
+        self.stopping = True
+        if self._work is not None:
+            self._work.cancel()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What the work returns; None where a signal has cut it short."""
+        if self.stopping:
+            work.close()
+            return None
+        task: asyncio.Task[T] = asyncio.ensure_future(work)
+        self._work = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return None
+        finally:
+            self._work = None
+
+    async def _accept(self) -> socket.socket:
+        connection, _ = await asyncio.get_running_loop().sock_accept(self.listener.socket)
+        return connection
+
+    async def _serve(self, connection: socket.socket) -> bool:
+        """One front-end, to its end. False: the next one is to be waited for."""
+        connection.setblocking(False)
+        channel = Channel(connection)
+        log.info("a front-end has connected")
+        backend = self.backend = Backend(self.options, channel, self.root_fd, self.proc_fd, self.descriptors)
+        try:
+            # Who looks whether somebody listens here says nothing, and is no front-end.
+            return bool(await self._unless_stopped(backend.run()))
+        except ProtocolError as error:
+            log.error("the connection is closed: %s", error)
+            return False
+        finally:
+            self.backend = None
+            channel.close()
+            if not await backend.close():
+                self.hung.append(backend)
+
+    def _log_statistics(self) -> None:
+        """SIGUSR1: the device's numbers, as one line of JSON."""
+        log.info("statistics: %s", json.dumps(self.backend.device.statistics() if self.backend else {}))
 
 
-async def serve(options: argparse.Namespace, listener: socket.socket, root_fd: int, proc_fd: int,
-                descriptors: int) -> int:
-    """Serves until a front-end has come and gone, or a signal says stop. The exit status."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    listener.setblocking(False)
-    log.info("waiting for a front-end")
-    try:
-        while True:
-            connection = await accept(listener)
-            log.info("a front-end has connected")
-            if await serve_one(options, connection, root_fd, proc_fd, descriptors):
-                log.info("the front-end has disconnected")
-                return 0
-    except asyncio.CancelledError:
-        log.info("asked to end")
-        return 0
-
-
-async def serve_one(options: argparse.Namespace, connection: socket.socket, root_fd: int, proc_fd: int,
-                    descriptors: int) -> bool:
-    """One front-end, to its end. False where it was closed because of what it said: another may come."""
-    channel = Channel(connection)
-    backend = Backend(options, channel, root_fd, proc_fd, descriptors)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, log_statistics, backend)
-    try:
-        await backend.run()
-    except ProtocolError as error:
-        log.error("the connection is closed: %s", error)
-        return False
-    finally:
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
-        channel.close()
-        if not await asyncio.shield(backend.close()):
-            log.error("requests hang in the host's file system: the process ends without them")
-            os._exit(EXIT_HUNG)
-    return True
-
-
-def log_statistics(backend: Backend) -> None:
-    """SIGUSR1: the device's numbers, as one line of JSON."""
-    log.info("statistics: %s", json.dumps(backend.device.statistics()))
-
-
-def serve_until_done(options: argparse.Namespace, listener: socket.socket, root_fd: int, proc_fd: int,
+def serve_until_done(options: argparse.Namespace, listener: Listener, root_fd: int, proc_fd: int,
                      descriptors: int) -> int:
+    """The exit status."""
+    server = Server(options, listener, root_fd, proc_fd, descriptors)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(options, listener, root_fd, proc_fd, descriptors))
+        status = runner.run(server.run())
+    if server.hung:
+        log.error("requests hang in the host's file system: the process ends without them")
+        listener.close()
+        os._exit(EXIT_FAILURE)  # an orderly end would free what their threads still use
+    return status

@@ -1,0 +1,79 @@
+"""The UNIX socket that front-ends connect to: made at a path, or handed over by who starts the daemon."""
+
+import contextlib
+import os
+import socket
+import stat
+from typing import Self
+
+from virtiofsd.options import StartError, reason
+
+
+class Listener:
+    """A listening socket. A file that it was given in the file system goes with it."""
+
+    def __init__(self, sock: socket.socket, path: str | None = None) -> None:
+        self.socket, self.path = sock, path
+        self._file = file_at(path) if path is not None else None
+
+    @classmethod
+    def at(cls, path: str) -> Self:
+        """A socket at the path; a stale one is replaced, one that somebody listens on is not. StartError."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        old = os.umask(0o077)
+        try:
+            remove_stale(path)
+            sock.bind(path)
+            sock.listen()
+        except OSError as error:
+            raise StartError(f"--socket-path {path}: {reason(error)}") from error
+        finally:
+            os.umask(old)
+        return cls(sock, path)
+
+    @classmethod
+    def on(cls, fd: int) -> Self:
+        """The socket that was handed over. StartError where it is none that listens."""
+        try:
+            sock = socket.socket(fileno=fd)
+            listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            raise StartError(f"--fd {fd}: {reason(error)}") from error
+        if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM) or not listening:
+            raise StartError(f"--fd {fd}: it is not a listening UNIX stream socket")
+        os.set_inheritable(fd, False)
+        return cls(sock)
+
+    def close(self) -> None:
+        """Removes the file too, unless another has taken its place."""
+        self.socket.close()
+        if self.path is not None and file_at(self.path) == self._file:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+def file_at(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def remove_stale(path: str) -> None:
+    """Removes a socket that nobody listens on. Raises OSError, StartError where somebody does."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return  # bind says what is wrong
+    except FileNotFoundError:
+        return
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        probe.setblocking(False)  # whose queue is full must not be waited for
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass
+    raise StartError(f"--socket-path {path}: another process listens there")
