@@ -4,16 +4,17 @@ import os
 import pathlib
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 
 class BackEnd:
-    """A started program. Its socket, share and log are in `folder`, unless a share is given."""
+    """A started program. Its socket, share and log are in `folder`, unless a share is given; `cpus` are all it gets."""
 
     def __init__(self, program: Sequence[str | pathlib.Path], folder: pathlib.Path, options: Sequence[str] = (),
-                 share: pathlib.Path | None = None, stop_timeout: float = 10.0) -> None:
+                 share: pathlib.Path | None = None, stop_timeout: float = 10.0,
+                 cpus: Collection[int] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.socket, self.log_path = folder / "socket", folder / "log"
         self.share = share or folder / "share"
@@ -22,7 +23,16 @@ class BackEnd:
         self.command = [*map(str, program), "--socket-path", str(self.socket), "--shared-dir", str(self.share),
                         *options]
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = self._start(log, cpus)
+
+    def _start(self, log: BinaryIO, cpus: Collection[int] | None) -> subprocess.Popen[bytes]:
+        mine = os.sched_getaffinity(0)
+        try:
+            if cpus is not None:
+                os.sched_setaffinity(0, cpus)       # the child inherits it
+            return subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        finally:
+            os.sched_setaffinity(0, mine)
 
     @property
     def log(self) -> str:

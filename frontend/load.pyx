@@ -1,5 +1,6 @@
 """The load generator: prepared requests through one queue at native speed, every reply checked, every latency taken."""
 
+import os
 import threading
 from array import array
 
@@ -9,7 +10,7 @@ from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime, nanosleep, timespec
 from posix.unistd cimport read
 
-from frontend.operations import HEADER, Result
+from frontend import operations
 from frontend.ring cimport (
     ring_add, ring_arm, ring_disarm, ring_kick, ring_pop, ring_publish, ring_quiet, ring_sleep,
 )
@@ -301,8 +302,8 @@ cdef class Generator:
     seconds before each next request (for depth 1).
     """
 
-    def __cinit__(self, Virtqueue queue, ops, *, int depth=1, int cycle=1, bint sleeping=True, bint publish_each=True,
-                  double gap=0.0, samples=1 << 20):
+    def __init__(self, Virtqueue queue, ops, *, int depth=1, int cycle=1, bint sleeping=True, bint publish_each=True,
+                 double gap=0.0, samples=1 << 20):
         if not ops or cycle < 1 or len(ops) % cycle or depth < 1:
             raise ValueError(f"{len(ops)} operations are no whole number of cycles of {cycle}, at depth {depth}")
         if queue.on_kick is not None or (sleeping and queue.ring.call_fd < 0):
@@ -345,7 +346,7 @@ cdef class Generator:
         program = bytearray()
         known = {}          # equal requests share their bytes
         for source in ops:
-            if not HEADER <= len(source.request) <= 65536:
+            if not operations.HEADER <= len(source.request) <= 65536:
                 raise ValueError(f"a request of {len(source.request)} bytes")
             if len(source.saves) > REGISTERS or len(source.patches) > REGISTERS:
                 raise ValueError(f"an operation saves or patches at most {REGISTERS} registers")
@@ -404,13 +405,14 @@ cdef class Generator:
                 slot.pages_gpa[j] = page
                 slot.pages[j] = <uint8_t *><uintptr_t>self.memory.host(page, PAGE)
 
-    def run(self, *, int64_t count=0, double seconds=0.0, double timeout=10.0):
+    def run(self, *, int64_t count=0, double seconds=0.0, double timeout=10.0, cpu=None):
         """Runs `count` operations, `seconds`, or whichever ends first; returns a Result. Releases the GIL.
 
         A reply that does not come in `timeout` ends the run, `stalled`; the queue is then not fit for further use.
+        `cpu` is where the calling thread runs meanwhile: wake-ups within a CPU and across cost very different times.
         """
         cdef load_t *load = &self.load
-        cdef uint64_t begun, ended, cpu, kicks, saved, calls, wake_ups, pending = 0
+        cdef uint64_t begun, ended, used_cpu, kicks, saved, calls, wake_ups, pending = 0
         if count <= 0 and seconds <= 0:
             raise ValueError("a run needs a count or a time")
         if self.running:
@@ -425,26 +427,30 @@ cdef class Generator:
         load.stride = load.until_sample = 1
         kicks, saved = load.ring.kicks_written, load.ring.kicks_saved
         calls, wake_ups = load.ring.calls_received, load.ring.wake_ups
+        affinity = os.sched_getaffinity(0)
         try:
+            if cpu is not None:
+                os.sched_setaffinity(0, {cpu})
             with nogil:
                 if load.ring.call_fd >= 0:      # calls for what was before do not count
                     read(load.ring.call_fd, &pending, sizeof(pending))
                     pending = 0
-                cpu = clock_now(CLOCK_THREAD_CPUTIME_ID)
+                used_cpu = clock_now(CLOCK_THREAD_CPUTIME_ID)
                 begun = now()
                 load.deadline = begun + <uint64_t>(seconds * 1e9) if seconds > 0 else ~<uint64_t>0
                 load.ring_error = run(load)
                 ended = now()
-                cpu = clock_now(CLOCK_THREAD_CPUTIME_ID) - cpu
+                used_cpu = clock_now(CLOCK_THREAD_CPUTIME_ID) - used_cpu
                 if load.ring.call_fd >= 0 and read(load.ring.call_fd, &pending, sizeof(pending)) > 0:
                     load.ring.calls_received += pending
         finally:
+            os.sched_setaffinity(0, affinity)
             self.running = False
             store_relaxed32(&load.stop, 0)
         latencies = array("I")
         latencies.frombytes((<char *>load.samples)[:load.num_samples * sizeof(uint32_t)])
-        return Result(
-            operations=load.done, seconds=(ended - begun) / 1e9, cpu_seconds=cpu / 1e9,
+        return operations.Result(
+            operations=load.done, seconds=(ended - begun) / 1e9, cpu_seconds=used_cpu / 1e9,
             wrong_header=load.wrong_header, wrong_length=load.wrong_length, wrong_error=load.wrong_error,
             wrong_data=load.wrong_data, data_bytes=load.data_bytes, kicks=load.ring.kicks_written - kicks,
             kicks_saved=load.ring.kicks_saved - saved, calls=load.ring.calls_received - calls,
@@ -465,15 +471,18 @@ cdef class Generator:
         self.load.ring_error = -1
 
 
-def run_together(generators, **how):
-    """Runs several generators, each in a thread of its own, from one moment; their Results in order."""
+def run_together(generators, *, cpus=None, **how):
+    """Runs several generators, each in a thread of its own, from one moment; their Results in order.
+
+    `cpus` has one for each generator.
+    """
     results = [None] * len(generators)
     barrier = threading.Barrier(len(generators))
 
     def work(index):
         barrier.wait(10)
         try:
-            results[index] = generators[index].run(**how)
+            results[index] = generators[index].run(cpu=cpus[index] if cpus else None, **how)
         except BaseException as error:
             results[index] = error
 
