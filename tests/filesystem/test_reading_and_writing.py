@@ -1,0 +1,636 @@
+"""Open files: READ, WRITE and what else is done by a handle."""
+
+import errno
+import os
+import pathlib
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from frontend import fuse_abi as abi
+from frontend.device import VirtioFs
+from frontend.fuse import FuseClient, FuseError
+from frontend.fuse_abi import Opcode
+from tests.filesystem.conftest import Connect
+from tests.filesystem.support import ROOT, Guest, Mounts, error_of, needs_root, refused
+from tests.running import Daemon
+
+MIB = 1 << 20
+FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE_RANGE, FALLOC_ZERO_RANGE = 1, 2, 8, 0x10
+HEADER, READ_ARGS, WRITE_ARGS, REPLY = abi.IN_HEADER.size, abi.READ_IN.size, abi.WRITE_IN.size, abi.OUT_HEADER.size
+
+
+@pytest.fixture
+def device(daemon: Daemon) -> Iterator[VirtioFs]:
+    """One whose queues take requests of a whole MiB."""
+    with VirtioFs(daemon.socket, queue_size=512) as device:
+        yield device
+
+
+def opened(fuse: FuseClient, name: str, flags: int = os.O_RDWR) -> tuple[int, int]:
+    """Node and handle of a file in the root."""
+    nodeid = fuse.lookup(ROOT, name).nodeid
+    return nodeid, fuse.open(nodeid, flags).fh
+
+
+@pytest.fixture
+def data() -> bytes:
+    return os.urandom(3 * 4096 + 123)
+
+
+@pytest.fixture
+def file(fuse: FuseClient, share: pathlib.Path, data: bytes) -> tuple[int, int]:
+    """Node and handle of a file with the data, open for reading and writing."""
+    (share / "file").write_bytes(data)
+    return opened(fuse, "file")
+
+
+# Sizes and framings
+
+@pytest.mark.parametrize("size", [0, 1, 15, 4095, 4096, 4097, 65_536, MIB])
+def test_all_sizes_are_written_and_read(fuse: FuseClient, share: pathlib.Path, size: int) -> None:
+    entry, handle = fuse.create(ROOT, "file")
+    content = os.urandom(size)
+    assert fuse.write(entry.nodeid, handle.fh, 0, content) == size
+    assert (share / "file").read_bytes() == content
+    assert fuse.read(entry.nodeid, handle.fh, 0, size) == content
+    assert fuse.read(entry.nodeid, handle.fh, 0, size + 10) == content
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4095, 4096, 10_001, 5 << 30])
+def test_offsets_are_bytes(fuse: FuseClient, share: pathlib.Path, offset: int) -> None:
+    entry, handle = fuse.create(ROOT, "file")
+    assert fuse.write(entry.nodeid, handle.fh, offset, b"some data") == 9
+    assert fuse.read(entry.nodeid, handle.fh, offset + 5, 100) == b"data"
+    if offset:
+        assert fuse.read(entry.nodeid, handle.fh, offset - 1, 5) == b"\0some"
+    assert (share / "file").stat().st_size == offset + 9
+
+
+READ_FRAMINGS = {
+    "one piece": [HEADER + READ_ARGS],
+    "header and arguments": [HEADER, READ_ARGS],
+    "single bytes": [1] * (HEADER + READ_ARGS),
+    "cut in the header": [7, 1, 20],
+    "cut in the arguments": [HEADER + 3, 1, 1],
+    "empty pieces between": [0, HEADER, 0, 0, READ_ARGS, 0],
+}
+REPLY_FRAMINGS = {
+    "one piece": [],
+    "header and data": [REPLY],
+    "single bytes for the header": [1] * REPLY,
+    "cut in the header": [3, 9],
+    "header and a byte of data": [REPLY + 1],
+    "odd pieces of data": [REPLY, 1, 4095, 4097, 3, 13],
+    "empty pieces between": [0, REPLY, 0, 100, 0],
+    "single bytes": [1] * 60,
+}
+
+
+@pytest.mark.parametrize("reply_framing", REPLY_FRAMINGS.values(), ids=REPLY_FRAMINGS)
+def test_a_read_may_be_framed_in_any_way(fuse: FuseClient, file: tuple[int, int], data: bytes,
+                                         reply_framing: list[int]) -> None:
+    for framing in READ_FRAMINGS.values():
+        for offset, size in ((0, len(data)), (5, 9000), (100, 0), (len(data) - 3, 100)):
+            found = fuse.read(*file, offset, size, framing=framing, reply_framing=reply_framing)
+            assert found == data[offset:offset + size], framing
+
+
+WRITE_FRAMINGS = {
+    "one piece": [],
+    "header and the rest": [HEADER],
+    "header, arguments, data": [HEADER, WRITE_ARGS],
+    "arguments with the data": [HEADER, WRITE_ARGS + 1],
+    "single bytes": [1] * (HEADER + WRITE_ARGS + 5),
+    "odd pieces of data": [HEADER, WRITE_ARGS, 1, 4095, 4097, 3, 13],
+    "empty pieces between": [0, HEADER, 0, WRITE_ARGS, 0, 0, 77, 0],
+}
+
+
+@pytest.mark.parametrize("framing", WRITE_FRAMINGS.values(), ids=WRITE_FRAMINGS)
+def test_a_write_may_be_framed_in_any_way(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int], data: bytes,
+                                          framing: list[int]) -> None:
+    expected = bytearray(data)
+    for reply_framing in ([], [1] * 24, [5, 14]):
+        for offset, size in ((0, len(data)), (5, 9000), (100, 0), (len(data) - 3, 100)):
+            content = os.urandom(size)
+            assert fuse.write(*file, offset, content, framing=framing, reply_framing=reply_framing) == size
+            if size:
+                expected[offset:offset + size] = content
+            assert (share / "file").read_bytes() == expected
+
+
+@pytest.fixture
+def large(connect: Connect) -> Guest:
+    """A guest whose queues take requests of many pieces, and an empty file."""
+    guest = connect(queue_size=4096, indirect=False, memory_mib=256)
+    (guest.share / "file").touch()
+    return guest
+
+
+@pytest.mark.parametrize("pieces", [256, 1023, 1024, 1025, 2000, 4000])
+def test_requests_of_very_many_pages(large: Guest, pieces: int) -> None:
+    """More than a system call takes (IOV_MAX, 1024)."""
+    content = os.urandom(pieces * 4096)
+    file = opened(large.fuse, "file")
+    assert large.fuse.write(*file, 0, content) == len(content)
+    assert (large.share / "file").read_bytes() == content
+    assert large.fuse.read(*file, 0, len(content)) == content
+
+
+@pytest.mark.parametrize("pieces", [1024, 1025, 3000])
+def test_writes_of_very_many_odd_pieces(large: Guest, pieces: int) -> None:
+    content = os.urandom(pieces * 7)
+    file = opened(large.fuse, "file")
+    assert large.fuse.write(*file, 3, content, framing=[HEADER, WRITE_ARGS, *[7] * (pieces - 1)]) == len(content)
+    assert (large.share / "file").read_bytes() == bytes(3) + content
+
+
+@pytest.mark.parametrize("offset, piece, pieces", [
+    (0, 7, 1024),
+    pytest.param(0, 7, 3000, marks=pytest.mark.xfail(
+        strict=True, reason="file_ops.transfer takes what one call could do of more than IOV_MAX pieces for the end")),
+    pytest.param(100, 4096, 2000, marks=pytest.mark.xfail(
+        strict=True, reason="file_ops.transfer takes what one call could do of more than IOV_MAX pieces for the end")),
+])
+def test_reads_of_very_many_odd_pieces(large: Guest, offset: int, piece: int, pieces: int) -> None:
+    """A short reply would be the end of the file to the guest, and it would cut it there."""
+    content = os.urandom(offset + pieces * piece)
+    (large.share / "file").write_bytes(content)
+    file = opened(large.fuse, "file")
+    found = large.fuse.read(*file, offset, pieces * piece, reply_framing=[REPLY, *[piece] * (pieces - 1)])
+    assert len(found) == pieces * piece and found == content[offset:]
+
+
+def test_a_reply_touches_no_more_than_its_own_bytes(fuse: FuseClient, file: tuple[int, int], data: bytes) -> None:
+    """The guest's buffer may be larger than what it asked for, and what was there behind the data stays."""
+    for size in (0, 100, 4096, 5000):
+        body = abi.READ_IN.pack(fh=file[1], offset=0, size=size)
+        ticket = fuse.submit(Opcode.READ, file[0], body, out_pages=12_000, publish=False)
+        for address, length in ticket.writable:
+            fuse.device.memory.fill(address, length, 0xa5)
+        fuse.device.queues[1].publish()
+        fuse.device.kick(1)
+        while ticket.used_len is None:
+            fuse.returned(1)
+        written = b"".join(fuse.device.memory.read(address, length) for address, length in ticket.writable)
+        assert fuse.reply(ticket).data == data[:size]
+        assert written[REPLY + size:] == b"\xa5" * (12_000 - size)
+
+
+# What a read finds
+
+def test_nothing_is_read_at_and_behind_the_end(fuse: FuseClient, file: tuple[int, int], data: bytes) -> None:
+    assert fuse.read(*file, len(data) - 1, 4096) == data[-1:]
+    for offset in (len(data), len(data) + 1, 1 << 40, (1 << 63) - 5000):
+        assert fuse.read(*file, offset, 4096) == b""
+
+
+def test_holes_read_as_zeros(fuse: FuseClient, share: pathlib.Path) -> None:
+    with (share / "file").open("wb") as sparse:
+        sparse.seek(MIB)
+        sparse.write(b"data")
+        sparse.truncate(2 * MIB)
+    file = opened(fuse, "file")
+    assert fuse.read(*file, 0, MIB) == bytes(MIB)
+    assert fuse.read(*file, MIB - 5, 100) == b"\0" * 5 + b"data" + bytes(91)
+    assert fuse.read(*file, 2 * MIB - 10, 100) == bytes(10)
+
+
+def test_a_write_behind_the_end_leaves_a_hole(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int],
+                                             data: bytes) -> None:
+    fuse.write(*file, 50_000, b"end")
+    assert (share / "file").read_bytes() == data.ljust(50_000, b"\0") + b"end"
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_read_short(fuse: FuseClient, share: pathlib.Path,
+                                                           file: tuple[int, int], data: bytes) -> None:
+    os.truncate(share / "file", 5000)
+    assert fuse.read(*file, 4000, 4096) == data[4000:5000]
+    assert fuse.read(*file, 6000, 4096) == b""
+    os.truncate(share / "file", 0)
+    assert fuse.read(*file, 0, 4096) == b""
+
+
+def test_a_host_that_shrinks_and_extends_a_file_all_the_time(fuse: FuseClient, share: pathlib.Path) -> None:
+    content = b"\x5a" * 300_000
+    (share / "file").write_bytes(content)
+    file = opened(fuse, "file")
+    ended = threading.Event()
+
+    def change() -> None:
+        while not ended.is_set():
+            os.truncate(share / "file", 10_000)
+            (share / "file").write_bytes(content)
+
+    host = threading.Thread(target=change)
+    host.start()
+    try:
+        for _ in range(300):
+            assert set(fuse.read(*file, 0, 300_000)) <= {0x5a}
+    finally:
+        ended.set()
+        host.join()
+    assert fuse.read(*file, 0, 300_000) == content
+
+
+def test_a_write_goes_where_it_says_whatever_the_open_flags(fuse: FuseClient, share: pathlib.Path) -> None:
+    (share / "file").write_bytes(b"0123456789")
+    file = opened(fuse, "file", os.O_RDWR | os.O_APPEND)
+    fuse.write(*file, 2, b"ab", flags=os.O_RDWR | os.O_APPEND)
+    assert (share / "file").read_bytes() == b"01ab456789"
+
+
+@pytest.mark.parametrize("flags", [os.O_RDWR | os.O_SYNC, os.O_RDWR | os.O_DSYNC, os.O_RDWR | os.O_DIRECT,
+                                   os.O_RDWR | os.O_NOATIME, os.O_RDWR | os.O_NONBLOCK, os.O_RDWR | os.O_NOFOLLOW])
+def test_flags_of_open_change_no_contents(fuse: FuseClient, share: pathlib.Path, flags: int) -> None:
+    (share / "file").write_bytes(b"0123456789")
+    file = opened(fuse, "file", flags)
+    assert fuse.write(*file, 1, b"abc") == 3
+    assert fuse.read(*file, 0, 100) == b"0abc456789"
+
+
+# Bad numbers
+
+@pytest.mark.parametrize("offset, size", [(1 << 63, 10), ((1 << 64) - 1, 10), ((1 << 64) - 5, 10),
+                                          ((1 << 63) - 5, 10)])
+def test_offsets_that_are_none_are_refused(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int], data: bytes,
+                                           offset: int, size: int) -> None:
+    with refused(errno.EINVAL, errno.EOVERFLOW):
+        fuse.read(*file, offset, size)
+    with refused(errno.EINVAL, errno.EFBIG):
+        fuse.write(*file, offset, b"x" * size)
+    assert (share / "file").read_bytes() == data
+
+
+def test_a_write_larger_than_any_file_is_refused(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int],
+                                                data: bytes) -> None:
+    with (share / "model").open("wb") as model:
+        try:
+            os.pwrite(model.fileno(), b"x", (1 << 63) - 5000)
+        except OSError:
+            pass
+        else:
+            pytest.skip("this file system has files as large as can be said")
+    with refused(errno.EFBIG):
+        fuse.write(*file, (1 << 63) - 5000, b"data")
+    assert (share / "file").read_bytes() == data
+
+
+@pytest.mark.parametrize("size", [4097, 5000, 1 << 20, 0x7fffffff, 0x80000000, 0xffffffff])
+def test_a_read_of_more_than_the_reply_has_room_for_is_refused(fuse: FuseClient, file: tuple[int, int],
+                                                              size: int) -> None:
+    with refused(errno.EINVAL):
+        fuse.read(*file, 0, size, room=4096)
+
+
+@pytest.mark.parametrize("size", [101, 4096, 1 << 20, 0x7fffffff, 0x80000000, 0xffffffff])
+def test_a_write_of_more_than_was_sent_is_refused(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int],
+                                                 data: bytes, size: int) -> None:
+    with refused(errno.EINVAL):
+        fuse.write(*file, 0, b"x" * 100, size=size)
+    with refused(errno.EINVAL):
+        fuse.write(*file, 0, b"", size=size)
+    assert (share / "file").read_bytes() == data
+
+
+def test_a_write_of_less_than_was_sent_writes_no_more(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int],
+                                                     data: bytes) -> None:
+    assert fuse.write(*file, 0, b"x" * 5000, size=10) == 10
+    assert fuse.write(*file, 20, b"x" * 5000, size=0) == 0
+    assert (share / "file").read_bytes() == b"x" * 10 + data[10:]
+
+
+# Handles
+
+def handle_operations(fuse: FuseClient, nodeid: int, fh: int) -> dict[str, Callable[[], object]]:
+    """Everything that is done by the handle of a file."""
+    good = opened(fuse, "good")
+    return {
+        "READ": lambda: fuse.read(nodeid, fh, 0, 4),
+        "WRITE": lambda: fuse.write(nodeid, fh, 0, b"xxxx"),
+        "FLUSH": lambda: fuse.flush(nodeid, fh),
+        "FSYNC": lambda: fuse.fsync(nodeid, fh),
+        "FDATASYNC": lambda: fuse.fsync(nodeid, fh, datasync=True),
+        "LSEEK": lambda: fuse.lseek(nodeid, fh, 0, os.SEEK_DATA),
+        "FALLOCATE": lambda: fuse.fallocate(nodeid, fh, 0, 10_000),
+        "COPY_FILE_RANGE from": lambda: fuse.copy_file_range(nodeid, fh, 0, *good, 0, 4),
+        "COPY_FILE_RANGE to": lambda: fuse.copy_file_range(*good, 0, nodeid, fh, 0, 4),
+        "RELEASE": lambda: fuse.release(nodeid, fh),
+    }
+
+
+@pytest.fixture
+def two_files(share: pathlib.Path) -> None:
+    for name in ("file", "other", "good"):
+        (share / name).write_bytes(b"data of " + name.encode())
+    (share / "folder").mkdir()
+
+
+def refused_by_all(fuse: FuseClient, share: pathlib.Path, nodeid: int, fh: int) -> None:
+    before = {path.name: path.read_bytes() for path in share.iterdir() if path.is_file()}
+    for operation, run in handle_operations(fuse, nodeid, fh).items():
+        try:
+            with refused(errno.EBADF):
+                run()
+        except BaseException as error:
+            error.add_note(f"in {operation}")
+            raise
+    assert {path.name: path.read_bytes() for path in share.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("two_files")
+def test_invented_handles_are_refused(fuse: FuseClient, share: pathlib.Path) -> None:
+    nodeid, fh = opened(fuse, "file")
+    for invented in (0, 1, fh + 1, fh + (1 << 32), fh & 0xffffffff, fh | 1 << 63, 0xffffffff, (1 << 64) - 1, 1 << 40):
+        refused_by_all(fuse, share, nodeid, invented)
+    assert fuse.read(nodeid, fh, 0, 4) == b"data"
+
+
+@pytest.mark.usefixtures("two_files")
+def test_released_handles_are_refused(fuse: FuseClient, share: pathlib.Path) -> None:
+    nodeid, fh = opened(fuse, "file")
+    fuse.release(nodeid, fh)
+    refused_by_all(fuse, share, nodeid, fh)
+    again = fuse.open(nodeid, os.O_RDWR).fh
+    assert again != fh
+    refused_by_all(fuse, share, nodeid, fh)
+    assert fuse.read(nodeid, again, 0, 4) == b"data"
+
+
+@pytest.mark.usefixtures("two_files")
+def test_handles_of_another_node_are_refused(fuse: FuseClient, share: pathlib.Path) -> None:
+    (nodeid, fh), (other, other_fh) = opened(fuse, "file"), opened(fuse, "other")
+    refused_by_all(fuse, share, nodeid, other_fh)
+    refused_by_all(fuse, share, other, fh)
+    refused_by_all(fuse, share, ROOT, fh)
+    assert fuse.read(nodeid, fh, 0, 100) == b"data of file"
+
+
+@pytest.mark.usefixtures("two_files")
+def test_handles_of_directories_are_none_of_files_and_the_other_way_round(fuse: FuseClient,
+                                                                         share: pathlib.Path) -> None:
+    folder = fuse.lookup(ROOT, "folder").nodeid
+    folder_fh = fuse.opendir(folder).fh
+    refused_by_all(fuse, share, folder, folder_fh)
+    nodeid, fh = opened(fuse, "file")
+    for run in (lambda: fuse.readdir(nodeid, fh), lambda: fuse.readdirplus(nodeid, fh),
+                lambda: fuse.releasedir(nodeid, fh), lambda: fuse.fsyncdir(nodeid, fh)):
+        with refused(errno.EBADF):
+            run()
+    assert fuse.read(nodeid, fh, 0, 4) == b"data"
+    assert fuse.readdir(folder, folder_fh)
+
+
+@pytest.mark.usefixtures("two_files")
+def test_each_open_has_a_handle_of_its_own(fuse: FuseClient, daemon: Daemon) -> None:
+    nodeid, first = opened(fuse, "file")
+    second = fuse.open(nodeid, os.O_RDWR).fh
+    assert first != second and daemon.statistics()["files_open"] == 2
+    fuse.release(nodeid, first)
+    assert fuse.read(nodeid, second, 0, 4) == b"data"
+    assert daemon.statistics()["files_open"] == 1
+    fuse.release(nodeid, second)
+    assert daemon.statistics()["files_open"] == 0
+
+
+@pytest.mark.usefixtures("two_files")
+def test_release_closes_the_file_and_a_second_one_is_refused(fuse: FuseClient, share: pathlib.Path,
+                                                            daemon: Daemon) -> None:
+    nodeid, fh = opened(fuse, "file")
+    # Besides the descriptor by which the node is known.
+    assert daemon.open_files().count(str(share / "file")) == 2
+    fuse.release(nodeid, fh)
+    assert daemon.open_files().count(str(share / "file")) == 1
+    with refused(errno.EBADF):
+        fuse.release(nodeid, fh)
+    assert daemon.statistics()["files_open"] == 0
+
+
+def test_release_while_requests_use_the_file_closes_it_after_them(connect: Connect) -> None:
+    guest = connect(num_queues=2, queue_size=512)
+    fuse = guest.fuse
+    (guest.share / "file").write_bytes(b"x" * MIB)
+    for _ in range(30):
+        nodeid, fh = opened(fuse, "file")
+        tickets = [fuse.submit(Opcode.FSYNC, nodeid, abi.FSYNC_IN.pack(fh=fh), queue=2) for _ in range(4)]
+        tickets += [fuse.submit(Opcode.READ, nodeid, abi.READ_IN.pack(fh=fh, size=MIB), out_pages=MIB, queue=2)
+                    for _ in range(4)]
+        fuse.release(nodeid, fh)
+        for ticket in tickets:
+            reply = fuse.complete(ticket)
+            assert error_of(reply) in ("", "EBADF")
+            assert reply.error or ticket.opcode != Opcode.READ or reply.data == b"x" * MIB
+    guest.daemon.wait_for(files_open=0)
+    assert guest.daemon.open_files().count(str(guest.share / "file")) == 1
+
+
+@pytest.mark.usefixtures("two_files")
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR])
+def test_handles_read_and_write_as_they_were_opened(fuse: FuseClient, flags: int) -> None:
+    nodeid, fh = opened(fuse, "file", flags)
+    if flags == os.O_WRONLY:
+        with refused(errno.EBADF):
+            fuse.read(nodeid, fh, 0, 4)
+    else:
+        assert fuse.read(nodeid, fh, 0, 4) == b"data"
+    if flags == os.O_RDONLY:
+        for run in (lambda: fuse.write(nodeid, fh, 0, b"x"), lambda: fuse.fallocate(nodeid, fh, 0, 100)):
+            with refused(errno.EBADF):
+                run()
+    else:
+        assert fuse.write(nodeid, fh, 0, b"x") == 1
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR])
+def test_open_with_o_trunc_cuts_the_file(fuse: FuseClient, share: pathlib.Path, flags: int) -> None:
+    (share / "file").write_bytes(b"data")
+    opened(fuse, "file", flags | os.O_TRUNC)
+    assert (share / "file").read_bytes() == b""
+
+
+@needs_root
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC])
+def test_nothing_but_files_is_ever_opened(fuse: FuseClient, share: pathlib.Path, daemon: Daemon, flags: int) -> None:
+    """To open a fifo could wait for ever, and a device is the host's."""
+    (share / "folder").mkdir()
+    (share / "target").write_bytes(b"data")
+    (share / "link").symlink_to("target")
+    os.mkfifo(share / "fifo")
+    os.mknod(share / "socket", stat.S_IFSOCK | 0o666)
+    os.mknod(share / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(share / "loop", stat.S_IFBLK | 0o666, os.makedev(7, 0))
+    for name in ("folder", "link", "fifo", "socket", "null", "loop"):
+        with refused(errno.EISDIR if name == "folder" else errno.ENXIO):
+            fuse.open(fuse.lookup(ROOT, name).nodeid, flags)
+        if name != "folder":
+            with refused(errno.ENOTDIR):
+                fuse.opendir(fuse.lookup(ROOT, name).nodeid)
+    assert (share / "target").read_bytes() == b"data"
+    assert daemon.statistics()["files_open"] == 0
+
+
+def test_a_deleted_file_lives_as_long_as_it_is_open(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int],
+                                                   data: bytes, daemon: Daemon) -> None:
+    fuse.unlink(ROOT, "file")
+    assert fuse.read(*file, 0, 100) == data[:100]
+    assert fuse.write(*file, 0, b"new") == 3
+    again = fuse.open(file[0]).fh       # by node, the name is not needed
+    assert fuse.read(file[0], again, 0, 5) == b"new" + data[3:5]
+    fuse.release(*file)
+    fuse.release(file[0], again)
+    fuse.forget(file[0])
+    daemon.wait_for(inodes=0, inodes_closing=0)
+    assert not any(str(share / "file") in name for name in daemon.open_files())
+
+
+# The other operations
+
+def test_flush_and_fsync_of_every_handle(fuse: FuseClient, share: pathlib.Path) -> None:
+    (share / "file").write_bytes(b"data")
+    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
+        file = opened(fuse, "file", flags)
+        fuse.flush(*file, lock_owner=77)
+        fuse.fsync(*file)
+        fuse.fsync(*file, datasync=True)
+        fuse.call(Opcode.FSYNC, file[0], abi.FSYNC_IN.pack(fh=file[1], fsync_flags=0xffffffff))
+        fuse.flush(*file)
+        fuse.release(*file)
+
+
+@pytest.fixture
+def sparse(fuse: FuseClient, share: pathlib.Path) -> tuple[int, int]:
+    """A file with data from 64 KiB to 128 KiB and in its last byte, at 1 MiB."""
+    with (share / "file").open("wb") as sparse:
+        os.pwrite(sparse.fileno(), b"x" * 65_536, 65_536)
+        os.pwrite(sparse.fileno(), b"x", MIB)
+    return opened(fuse, "file")
+
+
+@pytest.mark.parametrize("whence", [os.SEEK_DATA, os.SEEK_HOLE])
+def test_lseek_finds_data_and_holes_as_on_the_host(fuse: FuseClient, share: pathlib.Path, sparse: tuple[int, int],
+                                                  whence: int) -> None:
+    with (share / "file").open("rb") as file:
+        for offset in (0, 1, 65_535, 65_536, 100_000, 131_071, 131_072, MIB - 1, MIB, MIB + 1, MIB + 2, 1 << 40):
+            try:
+                expected = os.lseek(file.fileno(), offset, whence)
+            except OSError as error:
+                with refused(error.errno or 0):
+                    fuse.lseek(*sparse, offset, whence)
+            else:
+                assert fuse.lseek(*sparse, offset, whence) == expected
+
+
+def test_lseek_to_positions_is_the_guests_own_business(fuse: FuseClient, sparse: tuple[int, int]) -> None:
+    for whence in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END, 5, 0xffffffff):
+        with refused(errno.EINVAL):
+            fuse.lseek(*sparse, 0, whence)
+    for offset in (1 << 63, (1 << 64) - 1):
+        with refused(errno.ENXIO):
+            fuse.lseek(*sparse, offset, os.SEEK_DATA)
+
+
+def test_fallocate_extends_or_keeps_the_size(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int],
+                                             data: bytes) -> None:
+    fuse.fallocate(*file, 0, 100_000, FALLOC_KEEP_SIZE)
+    found = (share / "file").stat()
+    assert found.st_size == len(data) and found.st_blocks * 512 >= 100_000
+    fuse.fallocate(*file, 50_000, 100_000)
+    assert (share / "file").stat().st_size == 150_000
+    assert (share / "file").read_bytes() == data.ljust(150_000, b"\0")
+
+
+def test_fallocate_makes_holes_and_zeros(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int],
+                                         data: bytes) -> None:
+    fuse.fallocate(*file, 4096, 4096, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE)
+    expected = data[:4096] + bytes(4096) + data[8192:]
+    assert (share / "file").read_bytes() == expected
+    try:
+        fuse.fallocate(*file, 100, 50, FALLOC_ZERO_RANGE)
+    except FuseError as error:
+        assert error.errno == errno.EOPNOTSUPP
+    else:
+        assert (share / "file").read_bytes() == expected[:100] + bytes(50) + expected[150:]
+
+
+@pytest.mark.parametrize("offset, length, error", [
+    (0, 0, errno.EINVAL), (1 << 63, 10, errno.EINVAL), (0, 1 << 63, errno.EINVAL), (0, (1 << 64) - 1, errno.EINVAL),
+    ((1 << 63) - 5, 10, errno.EFBIG), ((1 << 63) - 1, (1 << 63) - 1, errno.EFBIG)])
+def test_fallocate_of_impossible_ranges_is_refused(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int],
+                                                   data: bytes, offset: int, length: int, error: int) -> None:
+    with refused(error):
+        fuse.fallocate(*file, offset, length)
+    assert (share / "file").read_bytes() == data
+
+
+@pytest.mark.parametrize("mode", [
+    FALLOC_PUNCH_HOLE, 0x100, 0x80000000, 0xffffffff,
+    pytest.param(FALLOC_COLLAPSE_RANGE, marks=pytest.mark.xfail(
+        strict=True, reason="file_ops.op_fallocate does not look at FALLOCATE_MODES"))])
+def test_fallocate_in_other_ways_is_not_supported(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int],
+                                                 data: bytes, mode: int) -> None:
+    """What Linux guests never ask for would change a file in ways that they do not expect."""
+    with refused(errno.EOPNOTSUPP):
+        fuse.fallocate(*file, 0, 4096, mode)
+    assert (share / "file").read_bytes() == data
+
+
+def test_copies_are_made_between_files_and_within_one(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int],
+                                                     data: bytes) -> None:
+    entry, other = fuse.create(ROOT, "other")
+    assert fuse.copy_file_range(*file, 10, entry.nodeid, other.fh, 5, 1000) == 1000
+    assert (share / "other").read_bytes() == bytes(5) + data[10:1010]
+    assert fuse.copy_file_range(*file, 0, *file, 20_000, 100) == 100
+    assert (share / "file").read_bytes() == data.ljust(20_000, b"\0") + data[:100]
+    assert fuse.copy_file_range(entry.nodeid, other.fh, 1000, *file, 0, 0xfffff000) == 5
+    assert fuse.copy_file_range(entry.nodeid, other.fh, 1005, *file, 0, 100) == 0
+    assert fuse.copy_file_range(entry.nodeid, other.fh, 0, *file, 0, 0) == 0
+
+
+@pytest.mark.parametrize("offset, offset_out, length, flags", [
+    (1 << 63, 0, 10, 0), (0, 1 << 63, 10, 0), ((1 << 64) - 1, 0, 10, 0), (0, 0, 10, 1), (0, 0, 10, 1 << 63),
+    (0, 5, 100, 0)], ids=["offset", "other offset", "offset of -1", "a flag", "the last flag", "overlap"])
+def test_impossible_copies_are_refused(fuse: FuseClient, share: pathlib.Path, file: tuple[int, int], data: bytes,
+                                       offset: int, offset_out: int, length: int, flags: int) -> None:
+    with refused(errno.EINVAL):
+        fuse.copy_file_range(*file, offset, *file, offset_out, length, flags)
+    assert (share / "file").read_bytes() == data
+
+
+# Full disks
+
+@needs_root
+def test_a_write_that_fills_the_disk_says_how_much_it_wrote(connect: Connect, mounts: Mounts) -> None:
+    guest = connect(share=mounts.tmpfs(options="size=1m"), queue_size=512)
+    fuse = guest.fuse
+    entry, handle = fuse.create(ROOT, "file")
+    content = os.urandom(MIB)
+    done = fuse.write(entry.nodeid, handle.fh, 100, content)
+    assert 0 < done < MIB
+    with refused(errno.ENOSPC):
+        fuse.write(entry.nodeid, handle.fh, 100 + done, content[done:])
+    assert (guest.share / "file").read_bytes() == bytes(100) + content[:done]
+    fuse.setattr(entry.nodeid, size=0)
+    assert fuse.write(entry.nodeid, handle.fh, 0, b"data") == 4
+
+
+def test_a_handle_keeps_its_file_when_the_host_replaces_the_name(fuse: FuseClient, share: pathlib.Path,
+                                                                file: tuple[int, int], data: bytes) -> None:
+    (share / "new").write_bytes(b"new")
+    (share / "new").rename(share / "file")
+    fuse.write(*file, 0, b"old")
+    assert fuse.read(*file, 0, 10) == b"old" + data[3:10]
+    assert (share / "file").read_bytes() == b"new"
+
+
+def test_what_is_open_says_how_the_guest_may_cache_it(fuse: FuseClient, share: pathlib.Path) -> None:
+    """Nothing without an option: the guest drops what it had of the file at each open."""
+    (share / "file").touch()
+    (share / "folder").mkdir()
+    handle: SimpleNamespace = fuse.open(fuse.lookup(ROOT, "file").nodeid)
+    assert (handle.open_flags, handle.backing_id) == (0, 0)
+    handle = fuse.opendir(fuse.lookup(ROOT, "folder").nodeid)
+    assert (handle.open_flags, handle.backing_id) == (0, 0)
