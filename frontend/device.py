@@ -133,15 +133,31 @@ class VirtioFs:
             self.queues[index].reset()
             self.bases[index] = self.queues[index].base
 
-    def reconnect(self, back_end: str | pathlib.Path | socket.socket) -> None:
-        """A new connection, after the back-end went away: the guest's memory and rings are what they were."""
+    def reconnect(self, back_end: str | pathlib.Path | socket.socket, state: bytes | None = None,
+                  bases: Sequence[int] | None = None) -> None:
+        """A new connection, to a back-end that was restarted or migrated to: memory and rings are what they were.
+
+        `state` is given to it before the start. `bases` is where the rings go on, if not where stop() left them:
+        lost_bases() after a back-end that went away.
+        """
         self.connection.close()
         if self.channel:
             self.channel.close()
             self.channel = None
+        if bases is not None:
+            self.bases = list(bases)
         self._connect(back_end)
         self.negotiate()
+        if state is not None:
+            self.load_state(state)
         self.start()
+
+    def lost_bases(self) -> list[int]:
+        """The bases of split rings whose back-end went away: all that was available counts as taken.
+
+        With an in-flight buffer the back-end finds out what of it was not returned; without one that is lost.
+        """
+        return [queue.avail_idx for queue in self.queues]
 
     # Steps
 

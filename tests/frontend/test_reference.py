@@ -126,6 +126,26 @@ def test_several_requests_in_flight(client: FuseClient) -> None:
     assert [client.complete(ticket, 5, 104).error for ticket in tickets] == [0] * 20
 
 
+def test_migration(start_reference: Callable[..., BackEnd]) -> None:
+    source, target = start_reference(), start_reference()
+    (source.share / "f").write_bytes(b"x" * 5000)
+    (target.share / "f").write_bytes(b"y" * 5000)
+    with VirtioFs(source.socket) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        node = fuse.lookup(1, "f").nodeid
+        fh = fuse.open(node).fh
+        device.start_log()
+        device.dirty_pages()
+        assert fuse.read(node, fh, 0, 5000) == b"x" * 5000
+        assert len(device.dirty_pages()) >= 3       # two pages of data, and the header's
+        device.stop_log()
+        device.stop()
+        state = device.save_state()
+        device.reconnect(target.socket, state)
+        assert fuse.read(node, fh, 0, 5000) == b"y" * 5000
+
+
 def test_a_dead_back_end_is_noticed_at_once(client: FuseClient, reference: BackEnd) -> None:
     reference.process.kill()
     with pytest.raises(ConnectionError):
