@@ -38,7 +38,6 @@ class Server:
         """The exit status."""
         with self._signals():
             self.listener.socket.setblocking(False)
-            log.info("waiting for a front-end")
             while connection := await self._unless_stopped(self._accept()):
                 try:
                     if await self._serve(connection):
@@ -83,6 +82,7 @@ class Server:
             self._work = None
 
     async def _accept(self) -> socket.socket:
+        log.info("waiting for a front-end")
         connection, _ = await asyncio.get_running_loop().sock_accept(self.listener.socket)
         return connection
 

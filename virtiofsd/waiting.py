@@ -8,7 +8,7 @@ from virtiofsd._ring.device import Device
 from virtiofsd.log import log
 
 REMIND = 10.0  # seconds between the lines that say what is waited for
-LOOK = 0.05  # seconds after which the condition is looked at though nothing was heard
+LOOK = 0.01  # seconds after which the condition is looked at though nothing was heard
 
 
 class DrainTimeoutError(Exception):
