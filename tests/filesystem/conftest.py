@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
 from tests.conftest import StartDaemon
 from tests.filesystem.support import Guest, Mounts, connected, session
-from tests.running import Daemon
+from tests.running import SECONDS, Daemon
 
 Connect = Callable[..., Guest]
 
@@ -28,8 +29,19 @@ def mounts(tmp_path: pathlib.Path) -> Iterator[Mounts]:
 
 
 @pytest.fixture
-def start_daemon(mounts: Mounts, start_daemon: StartDaemon) -> StartDaemon:  # noqa: ARG001 - it must outlive them
-    return start_daemon
+def start_daemon(mounts: Mounts, start_daemon: StartDaemon) -> Iterator[StartDaemon]:  # noqa: ARG001 - it outlives them
+    """As everywhere; and a daemon whose front-end has gone is waited for, as it ends by itself."""
+    started: list[Daemon] = []
+
+    def start(*options: str, share: pathlib.Path | None = None) -> Daemon:
+        started.append(start_daemon(*options, share=share))
+        return started[-1]
+
+    yield start
+    for daemon in started:
+        if "a front-end has connected" in daemon.log:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.process.wait(SECONDS)
 
 
 @pytest.fixture
