@@ -78,6 +78,16 @@ def refused(*numbers: int) -> Iterator[None]:
     assert caught.value.errno in numbers, f"{found}, not {', '.join(errno.errorcode[number] for number in numbers)}"
 
 
+@contextlib.contextmanager
+def during(what: str) -> Iterator[None]:
+    """Says of a failure in which of many cases it was."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"in the case: {what}")
+        raise
+
+
 def error_of(reply: Reply) -> str:
     """The name of the error in a reply, "" for none: what a failed comparison shows."""
     return errno.errorcode.get(-reply.error, str(reply.error)) if reply.error else ""

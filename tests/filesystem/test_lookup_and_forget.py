@@ -12,7 +12,7 @@ from frontend import fuse_abi as abi
 from frontend.fuse import FuseClient
 from frontend.fuse_abi import Opcode
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Mounts, as_guest, as_host, error_of, needs_root, refused
+from tests.filesystem.support import ROOT, Mounts, as_guest, as_host, during, error_of, needs_root, refused
 from tests.running import Daemon
 
 SLOT = 0xffffffff
@@ -202,20 +202,16 @@ def test_a_stale_node_is_refused_by_every_operation_when_its_slot_is_another_one
     assert current & SLOT == stale & SLOT and current != stale
     names = sorted(os.listdir(share))
     for operation, run in operations_on(fuse, stale).items():
-        try:
-            with refused(errno.ESTALE):
-                run()
-        except BaseException as error:
-            error.add_note(f"in {operation}")
-            raise
+        with during(operation), refused(errno.ESTALE):
+            run()
     assert sorted(os.listdir(share)) == names
     fuse.getattr(current)
 
 
 @pytest.mark.parametrize("nodeid", [0, 2, 0xffffffff, 1 << 32, (1 << 32) + 1, (1 << 64) - 1, 1 << 63])
 def test_invented_nodes_are_refused(fuse: FuseClient, nodeid: int) -> None:
-    for run in operations_on(fuse, nodeid).values():
-        with refused(errno.ESTALE):
+    for operation, run in operations_on(fuse, nodeid).items():
+        with during(operation), refused(errno.ESTALE):
             run()
 
 
@@ -421,7 +417,7 @@ def test_what_is_no_single_name_is_refused_by_every_operation(fuse: FuseClient, 
     for operation, run in name_operations(fuse, name).items():
         if operation == "LOOKUP" and name in (".", ".."):
             continue
-        with refused(errno.EINVAL):
+        with during(operation), refused(errno.EINVAL):
             run()
     assert sorted(share.rglob("*")) == before
 
@@ -430,8 +426,8 @@ def test_what_is_no_single_name_is_refused_by_every_operation(fuse: FuseClient, 
 def test_a_name_that_is_too_long_is_refused_by_every_operation(fuse: FuseClient, share: pathlib.Path,
                                                               length: int) -> None:
     (share / "file").touch()
-    for run in name_operations(fuse, "n" * length).values():
-        with refused(errno.ENAMETOOLONG):
+    for operation, run in name_operations(fuse, "n" * length).items():
+        with during(operation), refused(errno.ENAMETOOLONG):
             run()
     assert os.listdir(share) == ["file"]
 

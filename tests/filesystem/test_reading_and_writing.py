@@ -15,7 +15,7 @@ from frontend.device import VirtioFs
 from frontend.fuse import FuseClient, FuseError
 from frontend.fuse_abi import Opcode
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, Mounts, error_of, needs_root, refused
+from tests.filesystem.support import ROOT, Guest, Mounts, during, error_of, needs_root, refused
 from tests.running import Daemon
 
 MIB = 1 << 20
@@ -333,12 +333,8 @@ def two_files(share: pathlib.Path) -> None:
 def refused_by_all(fuse: FuseClient, share: pathlib.Path, nodeid: int, fh: int) -> None:
     before = {path.name: path.read_bytes() for path in share.iterdir() if path.is_file()}
     for operation, run in handle_operations(fuse, nodeid, fh).items():
-        try:
-            with refused(errno.EBADF):
-                run()
-        except BaseException as error:
-            error.add_note(f"in {operation}")
-            raise
+        with during(operation), refused(errno.EBADF):
+            run()
     assert {path.name: path.read_bytes() for path in share.iterdir() if path.is_file()} == before
 
 
