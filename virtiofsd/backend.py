@@ -94,11 +94,14 @@ class Backend:
         while (message := await self.channel.receive()) is not None:
             spoken = True
             with message:
-                await self._answer(message)
+                answer = await self._answer(message)
+            if answer is not None:
+                await self.channel.reply(message.request, answer)
             await asyncio.sleep(0)  # signals and the device are heard also while the peer never pauses
         return spoken
 
-    async def _answer(self, message: Message) -> None:
+    async def _answer(self, message: Message) -> bytes | None:
+        """Does what the message says. The payload of the reply, None: it has none."""
         rule = RULES.get(message.request)  # by number, which is what the keys are
         name = FrontRequest(message.request).name if rule else f"message {message.request}"
         log.log(TRACE, "%s, %d bytes, %d descriptors", name, len(message.payload), len(message.fds))
@@ -116,10 +119,7 @@ class Backend:
             raise ProtocolError(f"{name}: {error}") from error
         if self.device.memory_gone:
             self._memory_gone()
-        if answer is None and self._acks(message):
-            answer = u64(0)
-        if answer is not None:
-            await self.channel.reply(message.request, answer)
+        return u64(0) if answer is None and self._acks(message) else answer
 
     def _acks(self, message: Message) -> bool:
         """Whether the front-end waits for a 0 or an error: User-Mode Linux from SET_PROTOCOL_FEATURES itself on."""
@@ -159,26 +159,31 @@ class Backend:
     # The end.
 
     async def close(self) -> bool:
-        """Ends the device. False where requests hang so that it cannot be."""
+        """Ends the device. False where requests hang so that it cannot be freed."""
         for vring in self.vrings:
             self.device.run_queue(vring.index, False)
         self.device.stop()
         self.waiter.timeout = min(CLOSE_SECONDS, self.options.drain_timeout)
         try:
-            await self.waiter.until(lambda: self.device.stopped and self._session_ended(), "ending the device")
+            await self.waiter.until(lambda: self._ended, "ending the device")
         except DrainTimeoutError as error:
             log.error("%s", error)
-            return False
         finally:
             asyncio.get_running_loop().remove_reader(self.device.event_fd)
             if self.backend_fd >= 0:
                 os.close(self.backend_fd)
                 self.backend_fd = -1
-        self.device.close()
-        return True
+        return self.free()
 
-    def _session_ended(self) -> bool:
-        return self.ending_session is None or self.ending_session.is_set()
+    def free(self) -> bool:
+        """Frees a closed device. False while requests still hang: what their threads use must stay."""
+        if self._ended:
+            self.device.close()
+        return self._ended
+
+    @property
+    def _ended(self) -> bool:
+        return self.device.stopped and (self.ending_session is None or self.ending_session.is_set())
 
     async def _end_session(self) -> None:
         """In a thread, as closing many files takes long; close() waits for it too, whatever comes in between."""

@@ -115,7 +115,7 @@ def serve_until_done(options: argparse.Namespace, listener: Listener, root_fd: i
     server = Server(options, listener, root_fd, proc_fd, descriptors)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(server.run())
-    if server.hung:
+    if not all(backend.free() for backend in server.hung):
         log.error("requests hang in the host's file system: the process ends without them")
         listener.close()
         os._exit(EXIT_FAILURE)  # an orderly end would free what their threads still use

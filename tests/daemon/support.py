@@ -155,6 +155,12 @@ def ask(fuse: FuseClient, *, queue: int = 1, kick: bool = True) -> Ticket:
     return ticket
 
 
+def ask_for_call(fuse: FuseClient, *, queue: int = 1) -> Ticket:
+    """The same, by a driver that waits for a call."""
+    fuse.device.queues[queue].arm()
+    return ask(fuse, queue=queue)
+
+
 def answered(fuse: FuseClient, tickets: Sequence[Ticket]) -> None:
     """Each comes back, and once."""
     for ticket in tickets:

@@ -1,0 +1,333 @@
+"""Kicks, calls and errors: by eventfds, by sockets, in messages, or by looking."""
+
+import contextlib
+import os
+import pathlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from frontend.device import VirtioFs
+from frontend.fuse import FuseClient
+from frontend.fuse_abi import FORGET_IN, Opcode
+from frontend.vhost_user import RefusedError
+from tests.daemon.support import (
+    answered,
+    ask,
+    ask_for_call,
+    called,
+    eventfds,
+    not_answered,
+    queue_addresses,
+    talking_to,
+    wait_until,
+)
+from tests.running import SECONDS, Daemon
+from virtiofsd import vhost_user_abi as abi
+from virtiofsd.vhost_user_abi import FrontRequest
+
+QUEUE = 1
+REPLY_ACK, BACKEND_REQ, INBAND = (1 << bit for bit in (3, 5, 14))
+
+
+def returned_within(fuse: FuseClient, fds: list[int], queue: int = QUEUE) -> None:
+    """Waits for the queue's calls on any of the eventfds, as a driver does, until a request has come back."""
+    ring = fuse.device.queues[queue]
+    while not (found := ring.poll()):
+        if ring.arm():
+            assert called(fds), "a request was returned, or not, without a call"
+    ring.disarm()
+    for head, used in found:
+        fuse._flying[queue].pop(head).used_len = used
+
+
+# Calls
+
+def test_no_call_is_lost_while_its_descriptor_changes(daemon: Daemon) -> None:
+    """QEMU exchanges it whenever a guest masks the interrupt."""
+    with VirtioFs(daemon.socket) as device, eventfds(3) as fds:
+        fuse = FuseClient(device)
+        fuse.init()
+        device.connection.set_vring_call(QUEUE, fds[0], ack=True)
+        done = threading.Event()
+
+        def exchange() -> None:
+            while not done.is_set():
+                for fd in fds:
+                    device.connection.set_vring_call(QUEUE, fd, ack=True)
+
+        exchanger = threading.Thread(target=exchange)
+        exchanger.start()
+        try:
+            for _ in range(1500):
+                ticket = ask(fuse)
+                while ticket.used_len is None:
+                    returned_within(fuse, fds)
+                assert fuse.reply(ticket, 104).error == 0
+        finally:
+            done.set()
+            exchanger.join()
+
+
+def test_a_call_descriptor_that_is_set_late_hears_of_what_came_back_before(daemon: Daemon) -> None:
+    with VirtioFs(daemon.socket) as device, eventfds() as fds:
+        fuse = FuseClient(device)
+        fuse.init()
+        device.connection.set_vring_call(QUEUE, None, ack=True)
+        ticket = ask(fuse)
+        wait_until(lambda: device.queues[QUEUE].used_idx == 2, "the answer")
+        device.connection.set_vring_call(QUEUE, fds[0], ack=True)
+        assert called(fds) == fds
+        answered(fuse, [ticket])
+
+
+def test_a_call_descriptor_belongs_to_its_ring_alone(daemon: Daemon) -> None:
+    with VirtioFs(daemon.socket, num_queues=2) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        answered(fuse, [ask(fuse, queue=2)])
+        other = device.queues[QUEUE].call_fd
+        called([other], 0)
+        answered(fuse, [ask(fuse, queue=2) for _ in range(10)])
+        assert called([other], 0) == []
+
+
+def test_calls_may_go_into_a_socket(daemon: Daemon) -> None:
+    """User-Mode Linux: 8 bytes into one end of a pair."""
+    ours, theirs = socket.socketpair()
+    with VirtioFs(daemon.socket) as device, ours, theirs:
+        fuse = FuseClient(device)
+        fuse.init()
+        device.connection.set_vring_call(QUEUE, theirs.fileno(), ack=True)
+        ours.settimeout(SECONDS)
+        for _ in range(3):
+            ticket = ask_for_call(fuse)
+            assert ours.recv(100) == (1).to_bytes(8, "little")
+            answered(fuse, [ticket])
+
+
+def test_a_socket_that_nobody_reads_holds_up_no_request(daemon: Daemon) -> None:
+    ours, theirs = socket.socketpair()
+    with VirtioFs(daemon.socket, event_idx=False) as device, ours, theirs:
+        fuse = FuseClient(device)
+        fuse.init()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        device.connection.set_vring_call(QUEUE, theirs.fileno(), ack=True)
+        device.queues[QUEUE].call_fd = -1
+        answered(fuse, [ask(fuse) for _ in range(40)])
+        for _ in range(300):
+            ticket = ask(fuse)
+            wait_until(lambda: device.queues[QUEUE].used_idx == device.queues[QUEUE].avail_idx, "the answer")
+            fuse.complete(ticket)
+
+
+# Descriptors that are not what they should be
+
+@contextlib.contextmanager
+def all_kinds(folder: pathlib.Path) -> Iterator[dict[str, int]]:
+    pipe = os.pipe()
+    pair = socket.socketpair()
+    fds = {"pipe": pipe[1], "file": os.open(folder / "file", os.O_RDWR | os.O_CREAT), "null": os.open("/dev/null", 2),
+           "folder": os.open(folder, os.O_RDONLY), "path": os.open(folder, os.O_PATH), "epoll": pair[0].fileno(),
+           "memfd": os.memfd_create("memfd")}
+    try:
+        yield fds
+    finally:
+        for fd in (pipe[0], *(fd for name, fd in fds.items() if name != "epoll")):
+            os.close(fd)
+        for end in pair:
+            end.close()
+
+
+def test_kicks_calls_and_errors_come_by_what_can_carry_them(daemon: Daemon, tmp_path: pathlib.Path) -> None:
+    """A pipe would take 8,192 kicks and then hold up the VMM: what is no eventfd is refused, not used half."""
+    daemon.expected = ["failed: vring 1: its descriptor is no eventfd"]
+    with VirtioFs(daemon.socket) as device, all_kinds(tmp_path) as fds:
+        fuse = FuseClient(device)
+        fuse.init()
+        device.ring_enable(QUEUE, True)
+        before = daemon.open_files()
+        for name, fd in fds.items():
+            for request in (FrontRequest.SET_VRING_KICK, FrontRequest.SET_VRING_CALL, FrontRequest.SET_VRING_ERR):
+                if (name, request) == ("epoll", FrontRequest.SET_VRING_CALL):
+                    continue
+                with pytest.raises(RefusedError):
+                    device.connection.order(request, QUEUE.to_bytes(8, "little"), [fd], ack=True)
+        assert daemon.open_files() == before
+        answered(fuse, [ask(fuse)])
+
+
+def test_a_kick_descriptor_may_be_exchanged_while_the_ring_runs(device: VirtioFs) -> None:
+    fuse = FuseClient(device)
+    fuse.init()
+    with eventfds(3) as fds:
+        for fd in fds:
+            device.connection.set_vring_kick(QUEUE, fd, ack=True)
+            device.queues[QUEUE].kick_fd = fd
+            for _ in range(20):
+                answered(fuse, [ask(fuse)])
+
+
+def test_a_ring_without_a_kick_descriptor_is_polled_until_it_gets_one(device: VirtioFs) -> None:
+    fuse = FuseClient(device)
+    fuse.init()
+    kick_fd = device.queues[QUEUE].kick_fd
+    for fd in (None, kick_fd, None):
+        device.connection.set_vring_kick(QUEUE, fd, ack=True)
+        device.queues[QUEUE].kick_fd = -1 if fd is None else fd
+        for _ in range(5):
+            answered(fuse, [ask(fuse)])
+
+
+@pytest.mark.xfail(strict=True, reason="set_call writes to the front-end's eventfd on the control plane's one thread")
+def test_a_call_descriptor_that_blocks_does_not_block_the_daemon(daemon: Daemon) -> None:
+    """A blocking eventfd whose counter is full: who writes to it waits until the front-end likes to read."""
+    full = os.eventfd(0, os.EFD_CLOEXEC)
+    os.eventfd_write(full, (1 << 64) - 2)
+    try:
+        with talking_to(daemon) as connection:
+            connection.timeout = 1
+            connection.set_vring_call(QUEUE, full, ack=True)
+            assert connection.get_features()
+    finally:
+        os.eventfd_read(full)
+        os.close(full)
+
+
+# Errors
+
+def break_ring(device: VirtioFs, index: int = QUEUE) -> None:
+    """An available index further ahead than the ring is long."""
+    queue = device.queues[index]
+    queue.avail_idx = queue.avail_idx + queue.size + 1
+    queue.kick(True)
+
+
+def test_a_broken_ring_is_told_by_its_error_descriptor_and_the_others_go_on(daemon: Daemon) -> None:
+    daemon.expected = ["vring 1 is broken and not served any more: its available index"]
+    with VirtioFs(daemon.socket, num_queues=2) as device:
+        fuse = FuseClient(device)
+        fuse.init(queue=2)
+        break_ring(device)
+        wait_until(lambda: device.error_signalled(QUEUE), "the error")
+        assert not device.error_signalled(2)
+        answered(fuse, [ask(fuse, queue=2) for _ in range(10)])
+
+
+def test_a_broken_ring_works_again_when_it_is_started_anew(daemon: Daemon) -> None:
+    daemon.expected = ["vring 1 is broken"]
+    with VirtioFs(daemon.socket) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        break_ring(device)
+        wait_until(lambda: device.error_signalled(QUEUE), "the error")
+        device.reset()
+        device.start()
+        fuse.init()
+        answered(fuse, [ask(fuse)])
+
+
+# In-band
+
+@pytest.fixture
+def inband(daemon: Daemon) -> Iterator[VirtioFs]:
+    with VirtioFs(daemon.socket, profile="uml", num_queues=2) as device:
+        assert device.has("INBAND_NOTIFICATIONS")
+        yield device
+
+
+def test_kicks_and_calls_travel_as_messages_where_that_is_agreed_on(inband: VirtioFs) -> None:
+    fuse = FuseClient(inband)
+    fuse.init()
+    assert inband.channel
+    inband.channel.calls.clear()
+    for number in range(20):
+        ticket = ask_for_call(fuse, queue=1 + number % 2)
+        wait_until(lambda: bool(inband.channel and inband.channel.serve()), "the call")
+        answered(fuse, [ticket])
+    assert inband.channel.calls == {1: 10, 2: 10}
+
+
+def test_errors_travel_as_messages_where_that_is_agreed_on(daemon: Daemon, inband: VirtioFs) -> None:
+    daemon.expected = ["vring 1 is broken"]
+    fuse = FuseClient(inband)
+    fuse.init(queue=2)
+    answered(fuse, [ask(fuse)])
+    break_ring(inband)
+    assert inband.channel
+    channel = inband.channel
+    wait_until(lambda: bool(channel.serve()) and channel.errors[QUEUE] == 1, "the error's message")
+    answered(fuse, [ask(fuse, queue=2)])
+
+
+def test_a_call_descriptor_is_used_also_where_in_band_calls_are_agreed_on(inband: VirtioFs) -> None:
+    fuse = FuseClient(inband)
+    fuse.init(queue=2)
+    with eventfds() as fds:
+        inband.connection.set_vring_call(QUEUE, fds[0], ack=True)
+        ticket = ask_for_call(fuse)
+        assert called(fds) == fds
+        answered(fuse, [ticket])
+        assert inband.channel
+        assert inband.channel.calls[QUEUE] == 0
+
+
+def test_a_channel_that_is_given_late_or_again_carries_the_calls(daemon: Daemon) -> None:
+    with VirtioFs(daemon.socket, profile="uml", start=False) as device:
+        device.negotiate()
+        assert device.channel
+        device.start()
+        fuse = FuseClient(device)
+        fuse.init()
+        device.channel.close()
+        device.offer_channel()
+        ticket = ask_for_call(fuse)
+        wait_until(lambda: bool(device.channel and device.channel.serve()), "the call")
+        assert device.channel.calls == {QUEUE: 1}
+        answered(fuse, [ticket])
+
+
+def test_the_ends_of_rings_started_in_band_are_the_same(inband: VirtioFs) -> None:
+    fuse = FuseClient(inband)
+    fuse.init()
+    answered(fuse, [ask(fuse)])
+    assert inband.ring_stop(QUEUE) == 2
+    ticket = ask(fuse, kick=False)
+    not_answered(fuse)
+    inband.ring_base(QUEUE)
+    inband.connection.set_vring_addr(QUEUE, *queue_addresses(inband, QUEUE))
+    inband.connection.vring_kick(QUEUE)
+    answered(fuse, [ticket])
+
+
+@pytest.mark.xfail(strict=True, reason="send_call drops a ring's message when those of other rings fill the channel")
+def test_a_channel_full_of_calls_loses_none_of_another_ring(inband: VirtioFs) -> None:
+    fuse = FuseClient(inband)
+    fuse.init(queue=2)
+    ring = inband.queues[0]
+    ring.set_used_event(0)
+    for _ in range(600):
+        forget = fuse.submit(Opcode.FORGET, 1, FORGET_IN.pack(nlookup=0), queue=0, no_reply=True)
+        wait_until(lambda: ring.used_idx == ring.avail_idx, "the forgetting")
+        ring.set_used_event(ring.used_idx)      # so that each is called for
+        fuse.complete(forget)
+    ticket = ask(fuse)
+    wait_until(lambda: inband.queues[QUEUE].used_idx == 1, "the answer")
+    assert inband.channel
+    while inband.channel.serve():
+        pass
+    assert inband.channel.calls[QUEUE] >= 1
+    answered(fuse, [ticket])
+
+
+def test_in_band_messages_need_all_that_they_travel_by(daemon: Daemon) -> None:
+    """Negotiated without a channel there is nobody to call: the driver looks for itself."""
+    with VirtioFs(daemon.socket, profile="uml", protocol_features=REPLY_ACK | INBAND) as device:
+        fuse = FuseClient(device)
+        ticket = fuse.submit(Opcode.INIT, 0, bytes(64), out_size=64)
+        wait_until(lambda: device.queues[QUEUE].used_idx == 1, "the answer")
+        fuse.complete(ticket)
+        assert device.connection.protocol_features == REPLY_ACK | INBAND
+        assert not abi.VHOST_USER_PROTOCOL_F_BACKEND_REQ & device.connection.protocol_features
