@@ -1,0 +1,466 @@
+"""Few file descriptors: a guest may know far more files than the daemon may have open."""
+
+import errno
+import os
+import pathlib
+import shutil
+import stat
+from collections.abc import Callable
+
+import pytest
+
+from frontend.device import REQUEST
+from frontend.fuse import FuseClient
+from frontend.fuse_abi import Opcode
+from frontend.memory import RegionSpec
+from tests.conftest import StartDaemon, program
+from tests.filesystem.conftest import Connect
+from tests.filesystem.support import (
+    ROOT,
+    Guest,
+    Mounts,
+    as_guest,
+    as_host,
+    connected,
+    during,
+    give_back,
+    needs_root,
+    refused,
+)
+from tests.running import Daemon
+
+pytestmark = needs_root         # only root may open files by handle
+
+LIMIT = 512
+RESERVE = 64
+MANY = 5000
+
+
+def cached(daemon: Daemon, path: pathlib.Path) -> bool:
+    """Whether the daemon has the file, under the name that it has now, open."""
+    return any(name in (str(path), f"{path} (deleted)") for name in daemon.open_files())
+
+
+CROWD = 700
+
+
+def push_out(guest: Guest, *paths: pathlib.Path) -> None:
+    """Looks at so many other files that the daemon closes these."""
+    crowd = guest.share / "crowd"
+    if not crowd.exists():
+        crowd.mkdir()
+        for number in range(CROWD):
+            (crowd / str(number)).touch()
+    parent = guest.fuse.lookup(ROOT, "crowd").nodeid
+    for _ in range(10):     # least recently used first, but only as far as the table's parts can tell
+        for number in range(CROWD):
+            guest.fuse.lookup(parent, str(number))
+        if not any(cached(guest.daemon, path) for path in paths):
+            return
+    pytest.fail(f"{[path for path in paths if cached(guest.daemon, path)]} kept their descriptors")
+
+
+@pytest.fixture
+def few(connect: Connect, file_system: pathlib.Path) -> Guest:
+    """A guest of a daemon with few descriptors."""
+    return connect("--rlimit-nofile", str(LIMIT), share=file_system)
+
+
+@pytest.fixture
+def fewest(connect: Connect, file_system: pathlib.Path) -> Guest:
+    """A guest of a daemon with as few descriptors as it can be given."""
+    return connect("--rlimit-nofile", "256", share=file_system)
+
+
+# Many files
+
+def test_a_guest_may_look_at_far_more_files_than_there_are_descriptors(few: Guest) -> None:
+    for number in range(MANY):
+        (few.share / f"file{number}").write_text(str(number))
+    entries = [few.fuse.lookup(ROOT, f"file{number}") for number in range(MANY)]
+    assert len({entry.nodeid for entry in entries}) == MANY
+    numbers = few.daemon.statistics()
+    assert numbers["inodes"] == MANY and numbers["errors"] == 0
+    assert numbers["descriptors_cached"] <= LIMIT - RESERVE
+    assert len(few.daemon.open_files()) <= LIMIT
+    for number in range(0, MANY, 7):        # all are what they were
+        node = entries[number].nodeid
+        attr = few.fuse.getattr(node)
+        assert (attr.attr_ino, attr.attr_size) == (entries[number].attr_ino, len(str(number)))
+        fh = few.fuse.open(node).fh
+        assert few.fuse.read(node, fh, 0, 10) == str(number).encode()
+        few.fuse.release(node, fh)
+    for number in range(MANY):
+        assert few.fuse.lookup(ROOT, f"file{number}").nodeid == entries[number].nodeid
+    numbers = few.daemon.statistics()
+    assert numbers["inodes"] == MANY and numbers["errors"] == 0 and numbers["descriptors_cached"] <= LIMIT - RESERVE
+    few.daemon.statistics()
+    assert len(few.daemon.open_files()) <= LIMIT
+
+
+def test_readdirplus_of_far_more_files_than_there_are_descriptors(few: Guest) -> None:
+    for number in range(MANY):
+        (few.share / f"file{number}").touch()
+    for _ in range(2):
+        entries = [entry for entry in few.fuse.listdir(plus=True) if entry.name not in (b".", b"..")]
+        assert len(entries) == MANY
+        assert all(entry.entry and entry.entry.nodeid for entry in entries)
+    numbers = few.daemon.statistics()
+    assert numbers["inodes"] == MANY and numbers["errors"] == 0
+    assert numbers["descriptors_cached"] <= LIMIT - RESERVE
+
+
+def test_creating_far_more_files_than_there_are_descriptors(few: Guest) -> None:
+    for number in range(1000):
+        entry, opened = few.fuse.create(ROOT, f"file{number}")
+        few.fuse.release(entry.nodeid, opened.fh)
+        few.fuse.mkdir(ROOT, f"folder{number}")
+    numbers = few.daemon.statistics()
+    assert numbers["inodes"] == 2000 and numbers["errors"] == 0
+    assert numbers["descriptors_cached"] <= LIMIT - RESERVE
+
+
+def test_what_is_forgotten_while_it_has_no_descriptor_is_gone(fewest: Guest) -> None:
+    (fewest.share / "file").touch()
+    entry = fewest.fuse.lookup(ROOT, "file")
+    push_out(fewest, fewest.share / "file")
+    fewest.fuse.forget(entry.nodeid)
+    with refused(errno.ESTALE):
+        fewest.fuse.getattr(entry.nodeid)
+    again = fewest.fuse.lookup(ROOT, "file")
+    assert again.nodeid != entry.nodeid and again.attr_ino == entry.attr_ino
+
+
+# Everything works on what has no descriptor any more
+
+@pytest.fixture
+def evicted(fewest: Guest) -> tuple[Guest, dict[str, int]]:
+    """The nodes of files of every kind, whose descriptors are closed."""
+    share = fewest.share
+    (share / "file").write_bytes(b"data of file")
+    (share / "folder/sub").mkdir(parents=True)
+    (share / "folder/inner").write_bytes(b"data of inner")
+    (share / "link").symlink_to("target")
+    os.mkfifo(share / "fifo")
+    os.mknod(share / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    nodes = {path: fewest.fuse.walk(path).nodeid for path in ("file", "folder", "folder/sub", "link", "fifo", "device")}
+    push_out(fewest, *(share / path for path in nodes))
+    return fewest, nodes
+
+
+def test_every_kind_of_file_is_found_again(evicted: tuple[Guest, dict[str, int]]) -> None:
+    guest, nodes = evicted
+    for path, node in nodes.items():
+        assert as_guest(guest.fuse.getattr(node)) == as_host(guest.share / path), path
+        assert guest.fuse.walk(path).nodeid == node
+    assert guest.daemon.statistics()["errors"] == 0
+
+
+def test_every_operation_finds_it_again(evicted: tuple[Guest, dict[str, int]]) -> None:
+    guest, nodes = evicted
+    fuse, share = guest.fuse, guest.share
+    file, folder, link = nodes["file"], nodes["folder"], nodes["link"]
+    operations: dict[str, Callable[[], object]] = {
+        "LOOKUP": lambda: fuse.lookup(folder, "inner"),
+        "LOOKUP of ..": lambda: fuse.lookup(nodes["folder/sub"], ".."),
+        "SETATTR": lambda: fuse.setattr(file, mode=0o640, size=5, mtime=7.0),
+        "READLINK": lambda: fuse.readlink(link),
+        "OPEN": lambda: fuse.release(file, fuse.open(file).fh),
+        "OPENDIR": lambda: fuse.listdir(folder, plus=True),
+        "STATFS": lambda: fuse.statfs(file),
+        "SETXATTR": lambda: fuse.setxattr(file, "trusted.name", b"value"),
+        "GETXATTR": lambda: fuse.getxattr(file, "trusted.name"),
+        "LISTXATTR": lambda: fuse.listxattr(file),
+        "MKDIR": lambda: fuse.mkdir(folder, "new"),
+        "LINK": lambda: fuse.link(file, folder, "linked"),
+        "RENAME": lambda: fuse.rename(folder, "new", nodes["folder/sub"], "moved"),
+        "RMDIR": lambda: fuse.rmdir(nodes["folder/sub"], "moved"),
+        "UNLINK": lambda: fuse.unlink(folder, "linked"),
+        "ACCESS": lambda: fuse.access(file, os.R_OK),
+        "SYNCFS": lambda: fuse.syncfs(folder),
+    }
+    for operation, run in operations.items():
+        with during(operation):
+            push_out(guest, share / "file", share / "folder", share / "folder/sub", share / "link")
+            run()
+    assert stat.S_IMODE((share / "file").stat().st_mode) == 0o640
+    assert sorted(os.listdir(share / "folder")) == ["inner", "sub"]
+    assert guest.daemon.statistics()["errors"] == 0
+
+
+@pytest.mark.parametrize("by", ["guest", "host"])
+def test_what_was_renamed_meanwhile_is_found_again(evicted: tuple[Guest, dict[str, int]], by: str) -> None:
+    guest, nodes = evicted
+    if by == "guest":
+        guest.fuse.rename(ROOT, "file", nodes["folder"], "moved")
+        guest.fuse.rename(nodes["folder"], "sub", ROOT, "up")
+    else:
+        (guest.share / "file").rename(guest.share / "folder/moved")
+        (guest.share / "folder/sub").rename(guest.share / "up")
+    (guest.share / "file").write_bytes(b"another")
+    assert as_guest(guest.fuse.getattr(nodes["file"])) == as_host(guest.share / "folder/moved")
+    assert guest.fuse.lookup(nodes["folder"], "moved").nodeid == nodes["file"]
+    assert guest.fuse.lookup(ROOT, "file").nodeid != nodes["file"]
+    assert guest.fuse.lookup(nodes["folder/sub"], "..").nodeid == ROOT
+
+
+def test_what_was_deleted_meanwhile_is_stale(evicted: tuple[Guest, dict[str, int]]) -> None:
+    guest, nodes = evicted
+    for name in ("file", "link", "fifo", "device"):
+        (guest.share / name).unlink()
+        with refused(errno.ESTALE):
+            guest.fuse.getattr(nodes[name])
+        (guest.share / name).touch()
+        assert guest.fuse.lookup(ROOT, name).nodeid != nodes[name]
+        with refused(errno.ESTALE):
+            guest.fuse.getattr(nodes[name])
+
+
+def test_an_inode_number_that_was_recycled_meanwhile_is_a_new_node(evicted: tuple[Guest, dict[str, int]]) -> None:
+    """The old node is stale then; it never becomes the file that has its number now."""
+    guest, nodes = evicted
+    number = (guest.share / "file").stat().st_ino
+    (guest.share / "file").unlink()
+    for attempt in range(200):
+        path = guest.share / f"new{attempt}"
+        path.write_bytes(b"another file")
+        if path.stat().st_ino == number:
+            break
+    else:
+        pytest.skip("the file system did not use the number again")
+    entry = guest.fuse.lookup(ROOT, path.name)
+    assert entry.attr_ino == number and entry.nodeid != nodes["file"]
+    with refused(errno.ESTALE):
+        guest.fuse.getattr(nodes["file"])
+    guest.fuse.forget(nodes["file"])
+    assert guest.fuse.getattr(entry.nodeid).attr_size == len(b"another file")
+    assert guest.fuse.lookup(ROOT, path.name).nodeid == entry.nodeid
+
+
+def test_a_deleted_file_that_is_open_is_found_again(fewest: Guest) -> None:
+    fuse = fewest.fuse
+    entry, opened = fuse.create(ROOT, "file")
+    fuse.write(entry.nodeid, opened.fh, 0, b"data")
+    fuse.unlink(ROOT, "file")
+    push_out(fewest)
+    attr = fuse.getattr(entry.nodeid)
+    assert (attr.attr_ino, attr.attr_nlink, attr.attr_size) == (entry.attr_ino, 0, 4)
+    assert fuse.setattr(entry.nodeid, size=2).attr_size == 2
+    again = fuse.open(entry.nodeid).fh
+    assert fuse.read(entry.nodeid, again, 0, 10) == b"da"
+
+
+def test_a_directory_that_left_the_share_meanwhile_tells_nothing_of_where_it_is(
+        evicted: tuple[Guest, dict[str, int]]) -> None:
+    guest, nodes = evicted
+    outside = guest.share.parent / "outside"
+    outside.mkdir()
+    (guest.share / "folder").rename(outside / "folder")
+    for path in ("folder", "folder/sub"):
+        with refused(errno.ESTALE):
+            guest.fuse.lookup(nodes[path], "..")
+
+
+def test_files_on_mounts_inside_the_share_are_found_again(fewest: Guest, mounts: Mounts) -> None:
+    inner = mounts.tmpfs(fewest.share / "mounted")
+    (inner / "folder").mkdir()
+    (inner / "folder/file").write_bytes(b"data")
+    mounted, folder, file = (fewest.fuse.walk(path).nodeid
+                             for path in ("mounted", "mounted/folder", "mounted/folder/file"))
+    push_out(fewest)
+    # One of them is what handles are opened by on this mount.
+    assert sum(cached(fewest.daemon, path) for path in (inner, inner / "folder", inner / "folder/file")) <= 1
+    assert as_guest(fewest.fuse.getattr(file)) == as_host(inner / "folder/file")
+    assert as_guest(fewest.fuse.getattr(mounted)) == as_host(inner)
+    assert fewest.fuse.lookup(folder, "..").nodeid == mounted
+    assert fewest.fuse.lookup(mounted, "..").nodeid == ROOT
+    assert fewest.daemon.statistics()["errors"] == 0
+
+
+@pytest.mark.xfail(strict=True, reason="inode_cache.handle_fd keeps the first evicted file of a mount open for good")
+def test_a_mount_in_the_share_keeps_no_deleted_file_of_the_host_alive(fewest: Guest, mounts: Mounts) -> None:
+    """Handles of a mount are opened by some file of it, which must not be one that the host then cannot be rid of."""
+    inner = mounts.tmpfs(fewest.share / "mounted")
+    for number in range(CROWD):
+        (inner / str(number)).write_bytes(b"data")
+    parent = fewest.fuse.lookup(ROOT, "mounted").nodeid
+    for number in range(CROWD):
+        fewest.fuse.lookup(parent, str(number))
+    push_out(fewest)
+    for path in inner.iterdir():
+        path.unlink()
+    give_back(fewest.fuse)
+    fewest.daemon.wait_for(inodes=0, inodes_closing=0)
+    assert not [name for name in fewest.daemon.open_files() if name.endswith("(deleted)") and "/mounted/" in name]
+
+
+# Open files have a bound
+
+@pytest.fixture
+def full(few: Guest) -> tuple[Guest, int, list[int]]:
+    """A guest with as many files open as it may have; a node of a file, and its handles."""
+    (few.share / "file").write_bytes(b"data")
+    (few.share / "other").write_bytes(b"other data")
+    node = few.fuse.lookup(ROOT, "file").nodeid
+    handles = []
+    with refused(errno.ENFILE):
+        while len(handles) < LIMIT:
+            handles.append(few.fuse.open(node, os.O_RDWR).fh)
+    assert few.daemon.statistics()["files_open"] == len(handles) > LIMIT // 2
+    return few, node, handles
+
+
+def test_open_files_have_a_bound_and_everything_else_goes_on(full: tuple[Guest, int, list[int]]) -> None:
+    guest, node, handles = full
+    fuse = guest.fuse
+    for number in range(1000):
+        (guest.share / f"file{number}").touch()
+    for run in (lambda: fuse.open(node), lambda: fuse.opendir(ROOT)):
+        with refused(errno.ENFILE):
+            run()
+    for number in range(1000):
+        fuse.getattr(fuse.lookup(ROOT, f"file{number}").nodeid)
+    for fh in handles:
+        assert fuse.read(node, fh, 0, 10) == b"data"
+    fuse.write(node, handles[0], 0, b"DATA")
+    fuse.flush(node, handles[0])
+    fuse.fsync(node, handles[0])
+    fuse.statfs()
+    fuse.mkdir(ROOT, "new")
+    fuse.rename(ROOT, "new", ROOT, "renamed")
+    fuse.rmdir(ROOT, "renamed")
+    assert len(guest.daemon.open_files()) <= LIMIT
+    numbers = guest.daemon.statistics()
+    assert numbers["files_open"] == len(handles)
+    assert numbers["descriptors_cached"] <= LIMIT - RESERVE - len(handles) + 1
+
+
+def test_a_release_makes_room_for_an_open(full: tuple[Guest, int, list[int]]) -> None:
+    guest, node, handles = full
+    for _ in range(3):
+        guest.fuse.release(node, handles.pop())
+        handles.append(guest.fuse.open(node).fh)
+        with refused(errno.ENFILE):
+            guest.fuse.open(node)
+
+
+def test_the_control_plane_has_its_descriptors(full: tuple[Guest, int, list[int]]) -> None:
+    """However much the guest has open: its memory can grow, and its queues stop and start."""
+    guest, node, handles = full
+    region = guest.device.add_memory(RegionSpec(1 << 33, 2 << 20))
+    assert guest.fuse.read(node, handles[0], 0, 10) == b"data"
+    guest.device.remove_memory(region)
+    guest.device.stop()
+    guest.device.start()
+    assert guest.fuse.read(node, handles[-1], 0, 10) == b"data"
+    assert guest.device.queues[REQUEST].in_flight == []
+
+
+@pytest.mark.xfail(strict=True, reason="file_ops.op_open opens, and so cuts the file, before it asks for room")
+def test_an_open_beyond_the_bound_cuts_no_file(full: tuple[Guest, int, list[int]]) -> None:
+    guest, node, _ = full
+    with refused(errno.ENFILE):
+        guest.fuse.open(node, os.O_WRONLY | os.O_TRUNC)
+    assert (guest.share / "file").read_bytes() == b"data"
+
+
+@pytest.mark.xfail(strict=True, reason="name_ops.op_create creates, and cuts what is there, before it asks for room")
+@pytest.mark.parametrize("name", ["new", "other"])
+def test_a_create_beyond_the_bound_changes_nothing(full: tuple[Guest, int, list[int]], name: str) -> None:
+    guest, _, _ = full
+    before = guest.daemon.statistics()["inodes"]
+    with refused(errno.ENFILE):
+        guest.fuse.create(ROOT, name, flags=os.O_RDWR | os.O_TRUNC)
+    assert guest.daemon.statistics()["inodes"] == before
+    assert (guest.share / "other").read_bytes() == b"other data"
+    assert not (guest.share / "new").exists()
+
+
+def test_a_create_beyond_the_bound_keeps_no_node(full: tuple[Guest, int, list[int]]) -> None:
+    guest, _, handles = full
+    before = guest.daemon.statistics()["inodes"]
+    for _ in range(20):
+        with refused(errno.ENFILE):
+            guest.fuse.create(ROOT, "other")
+    numbers = guest.daemon.wait_for(inodes=before, inodes_closing=0)
+    assert numbers["files_open"] == len(handles)
+
+
+def test_no_descriptor_is_lost_by_all_this(full: tuple[Guest, int, list[int]]) -> None:
+    guest, node, handles = full
+    for fh in handles:
+        guest.fuse.release(node, fh)
+    push_out(guest)
+    give_back(guest.fuse)
+    guest.daemon.wait_for(inodes=0, inodes_closing=0, files_open=0, descriptors_cached=0)
+    in_share = [name for name in guest.daemon.open_files() if name.startswith(str(guest.share))]
+    # The shared directory itself, and what handles are opened by.
+    assert set(in_share) == {str(guest.share)} and len(in_share) <= 3
+
+
+# Where handles do not help
+
+def look_at_many(guest: Guest) -> None:
+    for number in range(1000):
+        (guest.share / f"file{number}").write_text(str(number))
+    entries = [guest.fuse.lookup(ROOT, f"file{number}") for number in range(1000)]
+    for number, entry in enumerate(entries):
+        attr = guest.fuse.getattr(entry.nodeid)
+        assert (attr.attr_ino, attr.attr_size) == (entry.attr_ino, len(str(number)))
+    assert guest.daemon.statistics()["errors"] == 0
+
+
+NO_HANDLES = "inode_cache has no way to open an inode again but its handle (by parent and name is not there yet)"
+
+
+@pytest.mark.xfail(strict=True, reason=NO_HANDLES)
+def test_many_files_on_a_file_system_without_handles(start_daemon: StartDaemon, mounts: Mounts) -> None:
+    with connected(start_daemon("--rlimit-nofile", str(LIMIT), share=mounts.overlay())) as guest:
+        look_at_many(guest)
+
+
+@pytest.mark.xfail(strict=True, reason=NO_HANDLES)
+def test_many_files_for_a_daemon_that_may_not_open_handles(tmp_path: pathlib.Path) -> None:
+    """Without CAP_DAC_READ_SEARCH, as a daemon that is not root is."""
+    if not shutil.which("setpriv"):
+        pytest.skip("there is no setpriv to take a capability away with")
+    command = ["setpriv", "--bounding-set", "-dac_read_search", "--inh-caps", "-all"]
+    daemon = Daemon([*command, *program()], tmp_path / "daemon", ["--rlimit-nofile", str(LIMIT)])
+    try:
+        daemon.wait_until_it_listens()
+        with connected(daemon) as guest:
+            look_at_many(guest)
+    finally:
+        daemon.stop()
+
+
+def test_where_handles_do_not_help_a_guest_is_told_when_there_is_no_more_room(connect: Connect,
+                                                                             mounts: Mounts) -> None:
+    """ENFILE, and never EMFILE, which is about one process: and what it forgets makes room again."""
+    guest = connect("--rlimit-nofile", str(LIMIT), share=mounts.overlay())
+    for number in range(1000):
+        (guest.share / f"file{number}").touch()
+    known: list[int] = []
+    for number in range(1000):
+        reply = guest.fuse.call(Opcode.LOOKUP, ROOT, f"file{number}\0".encode(), out_size=128, check=False)
+        assert reply.error in (0, -errno.ENFILE)
+        if not reply.error:
+            known.append(guest.fuse.lookup(ROOT, f"file{number}").nodeid)
+            guest.fuse.lookups[known[-1]] += 1
+    assert len(known) > LIMIT // 2
+    for node in known[:100]:
+        guest.fuse.forget(node, 2)
+    guest.daemon.wait_for(inodes=len(known) - 100, inodes_closing=0)
+    guest.fuse.lookup(ROOT, "file999")
+
+
+def test_forgetting_is_possible_with_no_descriptor_left(connect: Connect, mounts: Mounts) -> None:
+    guest = connect("--rlimit-nofile", str(LIMIT), share=mounts.overlay())
+    client: FuseClient = guest.fuse
+    for number in range(1000):
+        (guest.share / f"file{number}").touch()
+    for number in range(1000):
+        client.call(Opcode.LOOKUP, ROOT, f"file{number}\0".encode(), out_size=128, check=False)
+    client.init()
+    guest.daemon.wait_for(inodes=0, inodes_closing=0, descriptors_cached=0)
+    client.lookup(ROOT, "file999")
