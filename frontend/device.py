@@ -3,7 +3,6 @@
 import mmap
 import os
 import pathlib
-import select
 import socket
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Self
 from frontend.memory import GuestMemory, Region, RegionSpec
 from frontend.profiles import PROFILES, QEMU, Profile
 from frontend.shmem import ShmemWindow
-from frontend.vhost_user import BackendChannel, ClosedError, Connection, ProtocolError
+from frontend.vhost_user import BackendChannel, ClosedError, Connection, ProtocolError, readable
 from frontend.virtqueue import Virtqueue
 from virtiofsd import vhost_user_abi as abi
 from virtiofsd import virtio_abi as virtio
@@ -377,7 +376,7 @@ class VirtioFs:
                 left = min(left, 0.0001)
             elif not queue.arm():
                 continue
-            ready = select.select(watched, [], [], left)[0]
+            ready = readable(watched, left)
             if queue.call_fd in ready:
                 queue.take_call(0)
             if self.channel and self.channel.socket.fileno() in ready:

@@ -68,6 +68,14 @@ class Message:
             os.close(self.fds.pop())
 
 
+def readable(fds: Collection[int], timeout: float) -> list[int]:
+    """Which of the descriptors are readable, after waiting for one. Not by select(2), which stops at descriptor 1023."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(timeout * 1000)]
+
+
 class Channel:
     """Messages over a stream socket."""
 
@@ -125,7 +133,7 @@ class Channel:
 
     def readable(self, timeout: float = 0.0) -> bool:
         """True when a message waits, or the end of the stream."""
-        return bool(select.select([self.socket], [], [], timeout)[0])
+        return bool(readable([self.socket.fileno()], timeout))
 
     def close(self) -> None:
         self.socket.close()
