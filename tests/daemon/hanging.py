@@ -50,10 +50,13 @@ class HangingMount:
         try:
             yield
         finally:
-            with self.changed:
-                self.hanging = set()
-                while self.held:
-                    self._answer(*self.held.pop(0))
+            self.let_go()
+
+    def let_go(self) -> None:
+        with self.changed:
+            self.hanging = set()
+            while self.held:
+                self._answer(*self.held.pop(0))
 
     def wait_for_held(self, count: int = 1) -> None:
         """Waits until so many requests hang."""

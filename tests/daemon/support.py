@@ -5,7 +5,6 @@ import fcntl
 import os
 import pathlib
 import re
-import select
 import struct
 import termios
 import time
@@ -16,7 +15,7 @@ from frontend.fuse import FuseClient
 from frontend.fuse_abi import GETATTR_IN, Opcode
 from frontend.fuse_transport import Ticket
 from frontend.memory import Region
-from frontend.vhost_user import ClosedError, Connection
+from frontend.vhost_user import ClosedError, Connection, readable
 from tests.running import SECONDS, Daemon
 from virtiofsd import vhost_user_abi as abi
 from virtiofsd.vhost_user_abi import FrontRequest
@@ -27,8 +26,8 @@ CLOSED = "the connection is closed: "
 GOODBYE = "message 0 has flags 0x0"    # why the daemon ends a connection that is dismissed
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about"
         time.sleep(0.002)
@@ -176,7 +175,7 @@ def not_answered(fuse: FuseClient, queue: int = 1) -> None:
 
 def called(fds: Sequence[int], timeout: float = SECONDS) -> list[int]:
     """Which eventfds are signalled, after waiting for the first; their counts are taken."""
-    ready = select.select(fds, [], [], timeout)[0]
+    ready = readable(fds, timeout)
     for fd in ready:
         os.read(fd, 8)
     return ready
