@@ -69,7 +69,7 @@ class Message:
 
 
 def readable(fds: Collection[int], timeout: float) -> list[int]:
-    """Which of the descriptors are readable, after waiting for one. Not by select(2), which stops at descriptor 1023."""
+    """Which of the descriptors are readable, after a wait for one. select(2) stops at descriptor 1023."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
