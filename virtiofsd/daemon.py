@@ -11,7 +11,7 @@ import signal
 
 from virtiofsd import log as logging
 from virtiofsd.listener import Listener
-from virtiofsd.options import NOFILE_LEAST, StartError, reason
+from virtiofsd.options import NOFILE_LEAST, StartError, reason, shown
 
 NOFILE_WANTED = 1_000_000
 
@@ -49,7 +49,7 @@ def open_share(path: str) -> tuple[int, int]:
     try:
         root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise StartError(f"--shared-dir {path}: {reason(error)}") from error
+        raise StartError(f"--shared-dir {shown(path)}: {reason(error)}") from error
     try:
         return root, os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

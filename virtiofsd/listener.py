@@ -6,7 +6,7 @@ import socket
 import stat
 from typing import Self
 
-from virtiofsd.options import StartError, reason
+from virtiofsd.options import StartError, reason, shown
 
 
 class Listener:
@@ -26,7 +26,7 @@ class Listener:
             sock.bind(path)
             sock.listen()
         except OSError as error:
-            raise StartError(f"--socket-path {path}: {reason(error)}") from error
+            raise StartError(f"--socket-path {shown(path)}: {reason(error)}") from error
         finally:
             os.umask(old)
         return cls(sock, path)
@@ -76,4 +76,4 @@ def remove_stale(path: str) -> None:
             return
         except BlockingIOError:
             pass
-    raise StartError(f"--socket-path {path}: another process listens there")
+    raise StartError(f"--socket-path {shown(path)}: another process listens there")

@@ -26,6 +26,11 @@ def reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
+def shown(word: str) -> str:
+    """A word of the user's as one line can show it."""
+    return word if word.isprintable() and word else repr(word)
+
+
 class Option(NamedTuple):
     """A row: `parse` turns the word into the value and raises ValueError with the reason; None: it takes no word."""
 
@@ -43,7 +48,10 @@ def text(word: str) -> str:
 
 
 def tag(word: str) -> str:
-    size = len(word.encode())
+    try:
+        size = len(word.encode())
+    except UnicodeEncodeError:
+        raise ValueError("a tag is UTF-8") from None
     if not 1 <= size <= VIRTIO_FS_TAG_SIZE:
         raise ValueError(f"a tag has 1 to {VIRTIO_FS_TAG_SIZE} bytes, not {size}")
     if "\n" in word or "\0" in word:
@@ -111,7 +119,7 @@ OPTIONS = (
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise OptionError(message)
+        raise OptionError(shown(message))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -147,7 +155,7 @@ def parse(words: list[str]) -> argparse.Namespace | str:
             try:
                 value = option.parse(word)
             except ValueError as error:
-                raise OptionError(f"{option.name} {word}: {error}") from None
+                raise OptionError(f"{option.name} {shown(word)}: {error}") from None
         setattr(values, name, value)
     check(values)
     return values
@@ -162,5 +170,6 @@ def check(values: argparse.Namespace) -> None:
         raise OptionError("--shared-dir is needed")
     if values.rlimit_nofile is not None and 0 < values.rlimit_nofile < NOFILE_LEAST:
         raise OptionError(f"--rlimit-nofile {values.rlimit_nofile}: fewer than {NOFILE_LEAST} serve no guest")
-    if values.socket_path is not None and len(os.fsencode(values.socket_path)) > SOCKET_PATH_MAX:
-        raise OptionError(f"--socket-path {values.socket_path}: a socket's path has {SOCKET_PATH_MAX} bytes at most")
+    path = values.socket_path
+    if path is not None and len(os.fsencode(path)) > SOCKET_PATH_MAX:
+        raise OptionError(f"--socket-path {shown(path)}: a socket's path has {SOCKET_PATH_MAX} bytes at most")

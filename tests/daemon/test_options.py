@@ -1,0 +1,115 @@
+"""The command line: what it takes, and one line that names option and value for what it does not."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import program
+from virtiofsd import __version__
+from virtiofsd.options import OPTIONS, OptionError, parse
+
+SHARE = ["--shared-dir", "/some/where"]
+GOOD = ["--socket-path", "/some/socket", *SHARE]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*program(), *words], capture_output=True, text=True, timeout=20)
+
+
+def complaint(*words: str) -> str:
+    with pytest.raises(OptionError) as caught:
+        parse(list(words))
+    message = str(caught.value)
+    assert message.isprintable(), "not one line"
+    return message
+
+
+def test_help_names_every_option_and_its_default_and_starts_nothing() -> None:
+    result = run("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    for option in OPTIONS:
+        assert f"{option.name} " in result.stdout or f"{option.name}\n" in result.stdout
+    assert run("-h").stdout == result.stdout
+    assert run(*GOOD, "--help", "--tag", "x").returncode == 0
+
+
+def test_version() -> None:
+    for word in ("--version", "-V"):
+        result = run(word)
+        assert (result.returncode, result.stdout, result.stderr) == (0, f"virtiofsd {__version__}\n", "")
+
+
+def test_a_usage_error_is_one_line_and_status_2() -> None:
+    for words in ([], ["--bogus"], [*GOOD, "--tag", "x" * 37]):
+        result = run(*words)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr.startswith("virtiofsd: ")
+        assert result.stderr.count("\n") == 1
+
+
+def test_help_and_version_and_usage_errors_need_no_event_loop_and_no_data_plane() -> None:
+    code = """
+import sys
+from virtiofsd.cli import main
+main()
+print([name for name in sys.modules if name.startswith(("uvloop", "asyncio", "virtiofsd._ring"))], file=sys.stderr)
+"""
+    for words in (["--help"], ["--version"], ["--bogus"]):
+        result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=20)
+        assert result.stderr.splitlines()[-1] == "[]"
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    options = parse(GOOD)
+    assert not isinstance(options, str)
+    assert vars(options) == {
+        "socket_path": "/some/socket", "fd": None, "shared_dir": "/some/where", "tag": None, "sandbox": "none",
+        "num_request_queues": None, "readonly": False, "rlimit_nofile": None, "drain_timeout": 60.0,
+        "log_level": "info"}
+
+
+def test_what_is_given_is_taken() -> None:
+    options = parse(["--fd", "7", *SHARE, "--tag", "käse", "--num-request-queues", "255", "--readonly",
+                     "--rlimit-nofile", "256", "--drain-timeout", "0.5", "--log-level", "trace"])
+    assert not isinstance(options, str)
+    assert (options.fd, options.tag, options.num_request_queues, options.readonly, options.rlimit_nofile,
+            options.drain_timeout, options.log_level) == (7, "käse", 255, True, 256, 0.5, "trace")
+
+
+@pytest.mark.parametrize(("option", "words"), [
+    ("--fd", ["-1", "x", "", "1.5", "٣", "99999999999", "+1", "0x3"]),
+    ("--tag", ["", "x" * 37, "ß" * 19, "two\nlines", "\udcff"]),
+    ("--num-request-queues", ["0", "256", "-3", "many", ""]),
+    ("--rlimit-nofile", ["255", "1", "-1", "x"]),
+    ("--drain-timeout", ["0", "-1", "x", "nan", "inf", ""]),
+    ("--log-level", ["loud", "", "INFO", "a\nb"]),
+    ("--sandbox", ["namespace", "chroot", "yes", ""]),
+    ("--shared-dir", [""]),
+])
+def test_a_bad_value_is_named_with_its_option(option: str, words: list[str]) -> None:
+    for word in words:
+        given = GOOD if option != "--fd" else SHARE
+        message = complaint(*given, f"{option}={word}")
+        assert option in message
+        assert word in message or repr(word) in message or repr(word)[1:-1] in message
+
+
+def test_options_that_are_missing_or_exclude_each_other_are_named() -> None:
+    assert complaint(*SHARE) == "one of --socket-path and --fd is needed"
+    assert complaint(*GOOD, "--fd", "3") == "--socket-path and --fd exclude each other"
+    assert complaint("--fd", "3") == "--shared-dir is needed"
+    assert "--socket-path" in complaint("--socket-path", "", *SHARE)
+    assert "--tag" in complaint(*GOOD, "--tag")
+    assert "--bogus" in complaint(*GOOD, "--bogus")
+    assert "extra" in complaint(*GOOD, "extra")
+    assert "--tags" in complaint(*GOOD, "--tags", "x")
+    assert "--read" in complaint(*GOOD, "--read")     # an abbreviation may mean another option tomorrow
+
+
+def test_a_path_that_no_socket_can_have_is_named(tmp_path: pathlib.Path) -> None:
+    for path in (str(tmp_path / ("x" * 107)), "ß" * 54):
+        why = "a socket's path has 107 bytes at most"
+        assert complaint("--socket-path", path, *SHARE) == f"--socket-path {path}: {why}"
+    assert parse(["--socket-path", "/" + "x" * 106, *SHARE])
