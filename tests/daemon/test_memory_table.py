@@ -413,6 +413,18 @@ def test_a_ring_whose_memory_is_cut_off_breaks_the_device_and_not_the_daemon(dae
             assert closed(device.connection)
 
 
+def test_a_ring_cannot_be_started_in_memory_that_is_cut_off(daemon: Daemon) -> None:
+    daemon.expected = ["guest memory is gone"]
+    with VirtioFs(daemon.socket) as device:
+        FuseClient(device).init()
+        device.stop()
+        device.ring_base(QUEUE)
+        device.memory.regions[0].truncate(0)
+        with contextlib.suppress(ConnectionError):
+            device.ring_kick(QUEUE)
+        assert closed(device.connection)
+
+
 def test_memory_given_by_a_file_of_the_host_works_too(daemon: Daemon, tmp_path: pathlib.Path) -> None:
     """As of QEMU's memory-backend-file."""
     file = tmp_path / "guest"

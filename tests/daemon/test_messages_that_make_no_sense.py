@@ -2,6 +2,7 @@
 nothing of it stays open, and the next front-end is served.
 """
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -31,6 +32,7 @@ from tests.daemon.support import (
 )
 from tests.running import Daemon
 from virtiofsd import vhost_user_abi as abi
+from virtiofsd.channel import Channel, ProtocolError
 from virtiofsd.vhost_user_abi import FrontRequest
 
 VERSION, NEED_REPLY = abi.VHOST_USER_VERSION, abi.FLAG_NEED_REPLY
@@ -304,6 +306,25 @@ def test_size_and_base_of_a_ring_that_runs_cannot_be_set(patient: Daemon) -> Non
             device.connection.set_vring_base(1, 0, ack=True)
         answered(fuse, [ask(fuse)])
         dismissed(device.connection)
+
+
+# The channel by itself
+
+def test_a_channel_that_has_failed_reads_nothing_more() -> None:
+    """Also where messages wait already: the peer could keep it busy with them."""
+    ours, theirs = socket.socketpair()
+
+    async def fail_and_receive() -> None:
+        channel = Channel(ours)
+        channel.fail(ProtocolError("enough"))
+        with pytest.raises(ProtocolError, match="enough"):
+            await channel.receive()
+
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.send(abi.HEADER.pack(request=FrontRequest.GET_FEATURES, flags=VERSION))
+        asyncio.run(fail_and_receive())
+        assert len(ours.recv(100)) == abi.HEADER.size
 
 
 # Anything at all

@@ -13,6 +13,7 @@ from frontend.fuse import FuseClient
 from frontend.fuse_abi import FORGET_IN, Opcode
 from frontend.vhost_user import RefusedError
 from tests.daemon.support import (
+    MOMENT,
     answered,
     ask,
     ask_for_call,
@@ -219,12 +220,15 @@ def test_kicks_and_calls_travel_as_messages_where_that_is_agreed_on(inband: Virt
     fuse = FuseClient(inband)
     fuse.init()
     assert inband.channel
-    inband.channel.calls.clear()
+    channel = inband.channel
     for number in range(20):
+        channel.serve(MOMENT)    # what still comes of the request before
+        channel.calls.clear()
         ticket = ask_for_call(fuse, queue=1 + number % 2)
-        wait_until(lambda: bool(inband.channel and inband.channel.serve()), "the call")
+        while not channel.calls[1 + number % 2]:
+            assert channel.serve(SECONDS), "no call"
         answered(fuse, [ticket])
-    assert inband.channel.calls == {1: 10, 2: 10}
+    assert channel.calls[0] == 0
 
 
 def test_errors_travel_as_messages_where_that_is_agreed_on(daemon: Daemon, inband: VirtioFs) -> None:
@@ -244,6 +248,7 @@ def test_a_call_descriptor_is_used_also_where_in_band_calls_are_agreed_on(inband
     fuse.init(queue=2)
     with eventfds() as fds:
         inband.connection.set_vring_call(QUEUE, fds[0], ack=True)
+        called(fds)    # lest one was lost in the exchange
         ticket = ask_for_call(fuse)
         assert called(fds) == fds
         answered(fuse, [ticket])

@@ -1,5 +1,6 @@
 """The process: how it starts, what it refuses to start with, and how it ends, whatever it is doing."""
 
+import errno
 import os
 import pathlib
 import resource
@@ -13,9 +14,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from frontend.device import VirtioFs
-from frontend.fuse import FuseClient
+from frontend.fuse import FuseClient, FuseError
 from frontend.fuse_abi import FSYNC_IN, Opcode
 from frontend.load import Generator
+from frontend.memory import RegionSpec
 from frontend.operations import getattr_op
 from frontend.vhost_user import Connection
 from tests.conftest import StartDaemon, program
@@ -199,6 +201,25 @@ def test_a_limit_of_open_files_that_cannot_be_is_named(place: pathlib.Path) -> N
     assert result.returncode == 1
     assert "RLIMIT_NOFILE" in result.stderr
     assert not place.exists()
+
+
+def test_a_guest_with_all_its_files_open_holds_up_no_message(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--rlimit-nofile", "256")
+    (daemon.share / "file").touch()
+    with VirtioFs(daemon.socket) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        node = fuse.lookup(1, "file").nodeid
+        with pytest.raises(FuseError) as caught:
+            for _ in range(256):
+                fuse.open(node)
+        assert caught.value.errno == errno.ENFILE
+        for number in range(10):
+            device.remove_memory(device.add_memory(RegionSpec((1 << 32) + (number << 20), 1 << 20)))
+            device.ring_call(1)
+            device.stop()
+            device.start()
+        answered(fuse, [ask(fuse)])
 
 
 # The order
