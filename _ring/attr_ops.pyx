@@ -1,29 +1,36 @@
 """LOOKUP, and reading and changing attributes."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
-from .entries cimport check_name, enter_file, fill_attr_out, is_dot, is_dotdot, lookup_name
+from .caller cimport keep_suid
+from .entries cimport (
+    check_name, enter_file, fill_attr, fill_attr_out, is_dot, is_dotdot, lookup_name, open_with_room)
 from .fuse_abi cimport (
-    FATTR_ATIME, FATTR_ATIME_NOW, FATTR_FH, FATTR_GID, FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW, FATTR_SIZE, FATTR_UID,
-    fuse_access_in, fuse_attr_out, fuse_entry_out, fuse_setattr_in)
+    FATTR_ATIME, FATTR_ATIME_NOW, FATTR_FH, FATTR_GID, FATTR_KILL_SUIDGID, FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW,
+    FATTR_SIZE, FATTR_UID, fuse_access_in, fuse_attr, fuse_attr_out, fuse_entry_out, fuse_setattr_in, fuse_statx_in,
+    fuse_statx_out, fuse_sx_time)
 from .handles cimport Handle, handle_acquire, handle_release
+from .ids cimport ID_NONE, id_translate
 from .inode_cache cimport inode_fd
+from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport INODE_ROOT, Inode
-from .inodes cimport inode_acquire, inode_release
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, EACCES, EBADF, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, ESTALE, O_NOFOLLOW, O_PATH,
-    S_IFDIR, S_IFLNK, S_IFREG, STATX_BASIC_STATS, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, linux_statx, memset,
-    sys_close, sys_fchmodat, sys_fchownat, sys_ftruncate, sys_openat, sys_readlinkat, sys_statx, sys_truncate,
-    sys_utimensat, timespec)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, EACCES, EBADF, EINVAL, EISDIR, ENOENT,
+    EOPNOTSUPP, ESTALE, O_NOFOLLOW, O_PATH, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, STATX_BASIC_STATS,
+    STATX_BTIME, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, linux_statx, linux_statx_time, memset, sys_close,
+    sys_fchmodat, sys_fchownat, sys_ftruncate, sys_openat, sys_readlinkat, sys_statx, sys_truncate, sys_utimensat,
+    timespec)
+from .mutex cimport lock, unlock
+from .override cimport override_change, override_host_mode, override_show
 from .request cimport Request, next_bytes, next_name, reply
 from .share cimport Context
-from .entries cimport open_with_room
+from .xattr_ops cimport drop_capabilities
 
 cdef enum:
     PARENTS_MAX = 4096   # directories between a directory and the share's root
     TARGET_MAX = 4096
     SECOND = 1000000000
-    UNCHANGED = 0xffffffffU
+    SYNC_FLAGS = AT_STATX_DONT_SYNC | AT_STATX_FORCE_SYNC
 
 
 cdef bint same_file(int one, int other) noexcept nogil:
@@ -65,11 +72,11 @@ cdef int lookup_parent(Context *ctx, Inode *inode, int fd, fuse_entry_out *out) 
     cdef int parent
     cdef int error
     if inode.flags & INODE_ROOT:
-        return enter_file(ctx, fd, out)
+        return enter_file(ctx, fd, NULL, NULL, out)
     parent = open_with_room(ctx, fd, "..", O_PATH | O_NOFOLLOW, 0)
     if parent < 0:
         return parent
-    error = enter_file(ctx, parent, out) if inside_share(ctx, parent) else -ESTALE
+    error = enter_file(ctx, parent, NULL, NULL, out) if inside_share(ctx, parent) else -ESTALE
     sys_close(parent)
     return error
 
@@ -88,9 +95,9 @@ cdef int op_lookup(Context *ctx, Request *request) noexcept nogil:
     if fd < 0:
         error = fd
     elif check_name(name) == 0:
-        error = lookup_name(ctx, fd, name, &out)
+        error = lookup_name(ctx, parent, fd, name, &out)
     elif is_dot(name):
-        error = enter_file(ctx, fd, &out)
+        error = enter_file(ctx, fd, NULL, NULL, &out)
     elif is_dotdot(name) and parent.kind == S_IFDIR:
         error = lookup_parent(ctx, parent, fd, &out)
     else:
@@ -125,6 +132,7 @@ cdef int change_size(Context *ctx, Request *request, const fuse_setattr_in *args
         return -EINVAL
     if inode.kind != S_IFREG:
         return -EISDIR if inode.kind == S_IFDIR else -EINVAL
+    keep_suid(ctx, not args.valid & FATTR_KILL_SUIDGID)
     if not args.valid & FATTR_FH:
         return sys_truncate(decimal(name, fd), <int64_t> args.size)
     handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)
@@ -156,19 +164,68 @@ cdef int change_times(const fuse_setattr_in *args, int fd) noexcept nogil:
     return sys_utimensat(fd, "", times, AT_EMPTY_PATH)
 
 
+cdef int change_owner(Context *ctx, const fuse_setattr_in *args, int fd) noexcept nogil:
+    cdef uint32_t uid = args.uid if args.valid & FATTR_UID else <uint32_t> ID_NONE
+    cdef uint32_t gid = args.gid if args.valid & FATTR_GID else <uint32_t> ID_NONE
+    cdef int error = id_translate(&ctx.share.uids_to_host, &uid)
+    if error == 0:
+        error = id_translate(&ctx.share.gids_to_host, &gid)
+    if error == 0:
+        error = sys_fchownat(fd, "", uid, gid, AT_EMPTY_PATH)
+    return error if error < 0 else drop_capabilities(ctx, fd)
+
+
+cdef int change_noted(Context *ctx, const fuse_setattr_in *args, const Inode *inode, int fd) noexcept nogil:
+    """Owner and mode where they are kept in an attribute; the host's mode follows as far as the daemon can live with it."""
+    cdef fuse_attr attr
+    cdef linux_statx stat
+    cdef char name[16]
+    cdef uint32_t mode = args.mode if args.valid & FATTR_MODE else <uint32_t> ID_NONE
+    cdef int error = sys_statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &stat)
+    if error < 0 or inode.kind == S_IFLNK:
+        return error
+    memset(&attr, 0, sizeof(attr))
+    attr.mode = stat.stx_mode
+    attr.uid = stat.stx_uid
+    attr.gid = stat.stx_gid
+    lock(&ctx.share.override_lock)
+    override_show(ctx, fd, &attr)
+    if args.valid & (FATTR_UID | FATTR_GID) and not args.valid & FATTR_MODE and inode.kind != S_IFDIR:
+        mode = attr.mode & ~<uint32_t> (S_ISUID | (S_ISGID if attr.mode & S_IXGRP else 0))
+    attr.mode = stat.stx_mode
+    attr.uid = stat.stx_uid
+    attr.gid = stat.stx_gid
+    error = override_change(ctx, fd, &attr, args.uid if args.valid & FATTR_UID else <uint32_t> ID_NONE,
+                            args.gid if args.valid & FATTR_GID else <uint32_t> ID_NONE, mode)
+    unlock(&ctx.share.override_lock)
+    if error == 0 and args.valid & FATTR_MODE:
+        error = sys_fchmodat(ctx.share.proc_fd, decimal(name, fd), override_host_mode(inode.kind | args.mode & 0o7777))
+    return error
+
+
+cdef int change_mode(Context *ctx, const fuse_setattr_in *args, const Inode *inode, int fd) noexcept nogil:
+    cdef char name[16]
+    if inode.kind == S_IFLNK:
+        return -EOPNOTSUPP
+    keep_suid(ctx, True)
+    return sys_fchmodat(ctx.share.proc_fd, decimal(name, fd), args.mode & 0o7777)
+
+
 cdef int change(Context *ctx, Request *request, const fuse_setattr_in *args, Inode *inode, int fd) noexcept nogil:
     """The changes in the order in which a chown cannot undo a chmod's set-id bits unasked, and a write sets no time."""
-    cdef char name[16]
     cdef int error = 0
-    if args.valid & (FATTR_UID | FATTR_GID):
-        error = sys_fchownat(fd, "", args.uid if args.valid & FATTR_UID else UNCHANGED,
-                             args.gid if args.valid & FATTR_GID else UNCHANGED, AT_EMPTY_PATH)
-    if error == 0 and args.valid & FATTR_MODE:
-        if inode.kind == S_IFLNK:
-            return -EOPNOTSUPP
-        error = sys_fchmodat(ctx.share.proc_fd, decimal(name, fd), args.mode & 0o7777)
+    if ctx.share.options.override_stat:
+        if args.valid & (FATTR_UID | FATTR_GID | FATTR_MODE):
+            error = change_noted(ctx, args, inode, fd)
+    else:
+        if args.valid & (FATTR_UID | FATTR_GID):
+            error = change_owner(ctx, args, fd)
+        if error == 0 and args.valid & FATTR_MODE:
+            error = change_mode(ctx, args, inode, fd)
     if error == 0 and args.valid & FATTR_SIZE:
         error = change_size(ctx, request, args, inode, fd)
+        if error == 0:
+            error = drop_capabilities(ctx, fd)
     if error == 0 and args.valid & (FATTR_ATIME | FATTR_MTIME | FATTR_ATIME_NOW | FATTR_MTIME_NOW):
         error = change_times(args, fd)
     return error
@@ -187,6 +244,58 @@ cdef int op_setattr(Context *ctx, Request *request) noexcept nogil:
         error = fill_attr_out(ctx, fd, &out)
     inode_release(&ctx.share.inodes, inode)
     return error if error < 0 else reply(request, &out, sizeof(out))
+
+
+cdef void copy_time(const linux_statx_time *source, fuse_sx_time *out) noexcept nogil:
+    out.tv_sec = source.tv_sec
+    out.tv_nsec = source.tv_nsec
+    out.reserved = 0
+
+
+cdef int op_statx(Context *ctx, Request *request) noexcept nogil:
+    """What GETATTR has not: birth time and the host's attribute bits."""
+    cdef const fuse_statx_in *args = <const fuse_statx_in *> next_bytes(request, sizeof(fuse_statx_in))
+    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef fuse_statx_out out
+    cdef fuse_attr attr
+    cdef linux_statx stat
+    cdef int error
+    cdef int fd = -ESTALE
+    if inode == NULL:
+        return -ESTALE
+    fd = inode_fd(&ctx.share.inodes, inode)
+    error = fd
+    if fd >= 0:
+        error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | <int> (args.sx_flags & SYNC_FLAGS),
+                          STATX_BASIC_STATS | STATX_BTIME, &stat)
+        if error == 0:
+            fill_attr(ctx, fd, &stat, &attr)
+    inode_release(&ctx.share.inodes, inode)
+    if error < 0:
+        return error
+    memset(&out, 0, sizeof(out))
+    out.attr_valid = <uint64_t> (ctx.share.options.attr_timeout / SECOND)
+    out.attr_valid_nsec = <uint32_t> (ctx.share.options.attr_timeout % SECOND)
+    out.stat.mask = stat.stx_mask & (STATX_BASIC_STATS | STATX_BTIME)
+    out.stat.blksize = stat.stx_blksize
+    out.stat.attributes = stat.stx_attributes
+    out.stat.attributes_mask = stat.stx_attributes_mask
+    out.stat.nlink = stat.stx_nlink
+    out.stat.uid = attr.uid
+    out.stat.gid = attr.gid
+    out.stat.mode = <uint16_t> attr.mode
+    out.stat.ino = stat.stx_ino
+    out.stat.size = stat.stx_size
+    out.stat.blocks = stat.stx_blocks
+    copy_time(&stat.stx_atime, &out.stat.atime)
+    copy_time(&stat.stx_btime, &out.stat.btime)
+    copy_time(&stat.stx_ctime, &out.stat.ctime)
+    copy_time(&stat.stx_mtime, &out.stat.mtime)
+    out.stat.rdev_major = attr.rdev >> 8 & 0xfff
+    out.stat.rdev_minor = attr.rdev & 0xff | attr.rdev >> 12 & ~<uint32_t> 0xff
+    out.stat.dev_major = stat.stx_dev_major
+    out.stat.dev_minor = stat.stx_dev_minor
+    return reply(request, &out, sizeof(out))
 
 
 cdef int op_readlink(Context *ctx, Request *request) noexcept nogil:

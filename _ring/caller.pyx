@@ -6,64 +6,59 @@ stays effective as the caller: a second check with less knowledge could only ref
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from .fuse_abi cimport FUSE_DONT_MASK, FUSE_EXT_GROUPS, FUSE_MAX_NR_SECCTX, fuse_ext_header
+from .extensions cimport GROUPS_MAX, groups_of
+from .fuse_abi cimport FUSE_DONT_MASK
+from .ids cimport ID_NONE, id_translate
 from .linux cimport (
-    CAP_DAC_OVERRIDE, EINVAL, abort, memcpy, sys_capset, sys_setgroups, sys_setresgid, sys_setresuid, sys_umask)
+    CAP_DAC_OVERRIDE, CAP_FSETID, abort, sys_capset, sys_setgroups, sys_setresgid, sys_setresuid, sys_umask)
 from .request cimport Request
 from .share cimport Context
 
-cdef enum:
-    GROUPS_MAX = 32
-    EXT_HEADER = sizeof(fuse_ext_header)
-    NOBODY = 0xffffffffU
+
+cdef void keep_suid(Context *ctx, bint keep) noexcept nogil:
+    """Whether what the thread writes, truncates and changes leaves set-id bits alone (CAP_FSETID), as they are for root."""
+    cdef uint64_t fsetid = <uint64_t> 1 << CAP_FSETID
+    if ctx.keeps_suid == <uint32_t> keep or not ctx.capabilities & fsetid:
+        return
+    if sys_capset(ctx.capabilities if keep else ctx.capabilities & ~fsetid, ctx.permitted, ctx.inheritable) == 0:
+        ctx.keeps_suid = keep
 
 
-cdef inline uint32_t caller_uid(const Context *ctx, const Request *request) noexcept nogil:
-    return request.header.uid
-
-
-cdef int groups_of(const Request *request, uint32_t *groups) noexcept nogil:
-    """The supplementary groups among the request's creation extensions. How many, or -EINVAL for a block that is none.
-
-    Blocks follow each other at any alignment: {size of the whole block, type or number of security contexts}.
-    """
-    cdef uint32_t at = request.args_size
-    cdef uint32_t end = at + <uint32_t> request.header.total_extlen * 8
-    cdef uint32_t count = 0
-    cdef fuse_ext_header block
-    while at < end:
-        if end - at < EXT_HEADER:
-            return -EINVAL
-        memcpy(&block, request.args + at, EXT_HEADER)
-        if block.size < EXT_HEADER or block.size > end - at:
-            return -EINVAL
-        if block.type == FUSE_EXT_GROUPS:
-            if block.size < EXT_HEADER + 4:
-                return -EINVAL
-            memcpy(&count, request.args + at + EXT_HEADER, 4)
-            if count > GROUPS_MAX or count > (block.size - EXT_HEADER - 4) / 4:
-                return -EINVAL
-            memcpy(groups, request.args + at + EXT_HEADER + 4, count * 4)
-        elif block.type > FUSE_MAX_NR_SECCTX:
-            return -EINVAL
-        at += block.size
-    return <int> count
+cdef int caller_ids(const Context *ctx, const Request *request, uint32_t *uid, uint32_t *gid) noexcept nogil:
+    """The caller's ids on the host. 0, or -EPERM for one that may not be used."""
+    cdef int error
+    uid[0] = request.header.uid
+    gid[0] = request.header.gid
+    error = id_translate(&ctx.share.uids_to_host, uid)
+    return error if error < 0 else id_translate(&ctx.share.gids_to_host, gid)
 
 
 cdef int caller_enter(Context *ctx, const Request *request, unsigned int umask) noexcept nogil:
     """The caller's umask, ids and groups for this thread. 0, or -errno and nothing has changed but the umask."""
     cdef uint32_t groups[GROUPS_MAX]
-    cdef uint32_t uid = request.header.uid
-    cdef uint32_t gid = request.header.gid
-    cdef int count, error
-    umask = umask & 0o777 if ctx.share.flags & FUSE_DONT_MASK else 0
+    cdef uint32_t uid, gid
+    cdef int count, error, i
+    # Without DONT_MASK the guest has applied it; fake root applies it to what it notes.
+    if not ctx.share.flags & FUSE_DONT_MASK or ctx.share.options.override_stat:
+        umask = 0
+    umask &= 0o777
     if umask != ctx.umask:
         sys_umask(umask)
         ctx.umask = umask
     count = groups_of(request, groups)
     if count < 0:
         return count
-    if (uid == ctx.share.own_uid and gid == ctx.share.own_gid) or uid == NOBODY or gid == NOBODY:
+    error = caller_ids(ctx, request, &uid, &gid)
+    if error < 0:
+        return error
+    keep_suid(ctx, True)
+    if ctx.share.options.override_stat:
+        return 0   # what is created is the daemon's own, and says whose it is by itself
+    for i in range(count):
+        error = id_translate(&ctx.share.gids_to_host, groups + i)
+        if error < 0:
+            return error
+    if (uid == ctx.share.own_uid and gid == ctx.share.own_gid) or uid == ID_NONE or gid == ID_NONE:
         return 0
     if not ctx.share.switches_ids and uid == 0:
         return 0  # the guest's root, served by an unprivileged daemon: what it creates is the daemon's own
@@ -71,9 +66,9 @@ cdef int caller_enter(Context *ctx, const Request *request, unsigned int umask) 
         error = sys_setgroups(count, groups)
         if error < 0:
             return error
-    error = sys_setresgid(NOBODY, gid, NOBODY)
+    error = sys_setresgid(ID_NONE, gid, ID_NONE)
     if error == 0 and uid != ctx.share.own_uid:
-        error = sys_setresuid(NOBODY, uid, NOBODY)
+        error = sys_setresuid(ID_NONE, uid, ID_NONE)
         if error == 0:
             # The switch took every effective capability; this one comes back.
             error = sys_capset(ctx.capabilities & <uint64_t> 1 << CAP_DAC_OVERRIDE, ctx.permitted, ctx.inheritable)
@@ -84,15 +79,15 @@ cdef int caller_enter(Context *ctx, const Request *request, unsigned int umask) 
 
 cdef void caller_leave(Context *ctx, const Request *request) noexcept nogil:
     """The thread is itself again; a process that could not be would act as a stranger for everybody, and ends."""
-    cdef uint32_t uid = request.header.uid
-    cdef uint32_t gid = request.header.gid
-    if (uid == ctx.share.own_uid and gid == ctx.share.own_gid) or uid == NOBODY or gid == NOBODY:
+    cdef uint32_t uid, gid
+    caller_ids(ctx, request, &uid, &gid)
+    if (uid == ctx.share.own_uid and gid == ctx.share.own_gid) or uid == ID_NONE or gid == ID_NONE:
         return
-    if not ctx.share.switches_ids:
+    if not ctx.share.switches_ids or ctx.share.options.override_stat:
         return
-    if uid != ctx.share.own_uid and sys_setresuid(NOBODY, ctx.share.own_uid, NOBODY) < 0:
+    if uid != ctx.share.own_uid and sys_setresuid(ID_NONE, ctx.share.own_uid, ID_NONE) < 0:
         abort()
-    if sys_setresgid(NOBODY, ctx.share.own_gid, NOBODY) < 0:
+    if sys_setresgid(ID_NONE, ctx.share.own_gid, ID_NONE) < 0:
         abort()
     if request.header.total_extlen and sys_setgroups(0, NULL) < 0:
         abort()

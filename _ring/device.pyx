@@ -12,18 +12,20 @@ from .chain cimport (
 from .descriptors cimport descriptors_init
 from .engine cimport (
     EVENT_BAD_CHAIN, EVENT_QUEUE_BROKEN, EVENT_THREAD_FAILED, EVENTS_KEPT, Engine, Event, engine_destroy, engine_init)
-from .handles cimport handles_close_all, handles_create, handles_destroy
-from .inode_cache cimport inodes_close_pending
-from .inodes cimport inodes_create, inodes_destroy, inodes_forget_all
+from .handles cimport handles_create, handles_destroy
+from .inodes cimport inodes_create, inodes_destroy, inodes_have_handles
 from .linux cimport (
     CAP_SETGID, CAP_SETUID, EINVAL, ENOMEM, calloc, free, memset, realloc, sys_capget, sys_close, sys_dup, sys_dup3,
     sys_eventfd, sys_getegid, sys_geteuid, sys_write)
-from .locks cimport lock, unlock
+from .lock_owners cimport cancel_again, cancel_all, cancel_queue, owners_drop_all
 from .memory cimport MemoryMap, Region, map_create, map_free, map_user, region_map, region_unmap
+from .mutex cimport lock, unlock
 from .operations cimport Operation, operation_of
 from .pool cimport Pool, pool_init, pool_reap, pool_start, pool_stop
 from .request cimport Request
+from .session_ops cimport end_session
 from .share cimport OPCODES
+from .share_settings cimport share_configure, share_free_settings
 from .virtio_abi cimport virtio_desc, virtio_used_elem
 from .virtqueue cimport (
     CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_BAD_HEAD, QUEUE_BAD_INDEX, QUEUE_MEMORY_GONE, QUEUE_OK,
@@ -60,8 +62,8 @@ cdef int failed(int64_t error, str what) except -1:
 cdef class Device:
     """The data plane of one share. Every method is called by the control plane's one thread.
 
-    `root_fd`: the shared directory, opened with O_PATH; `proc_fd`: /proc/self/fd. Both stay the caller's. `limits` are
-    numbers: descriptors (RLIMIT_NOFILE) and pool_threads; times are nanoseconds. Raises OSError.
+    `root_fd`: the shared directory, opened with O_PATH; `proc_fd`: /proc/self/fd. Both stay the caller's. `settings` is
+    a Settings; `descriptors` is RLIMIT_NOFILE, `pool_threads` the most there may be. Raises OSError.
     """
 
     cdef Engine engine
@@ -74,9 +76,7 @@ cdef class Device:
     cdef uint32_t region_count
     cdef bint open
 
-    def __cinit__(self, int root_fd, int proc_fd, *, int queues, int descriptors, int pool_threads, bint readonly=False,
-                  bint keep_cache=False, bint direct_io=False, bint readdirplus=True,
-                  int64_t entry_timeout=1000000000, int64_t attr_timeout=1000000000, int64_t negative_timeout=0):
+    def __cinit__(self, int root_fd, int proc_fd, settings, *, int queues, int descriptors, int pool_threads):
         cdef uint64_t effective = 0, permitted = 0, inheritable = 0
         cdef int error, i, root
         if not 1 <= queues <= QUEUES_MAX:
@@ -94,13 +94,6 @@ cdef class Device:
             self.queues[i].err_fd = -1
         share = &self.engine.share
         share.proc_fd = proc_fd
-        share.options.readonly = readonly
-        share.options.keep_cache = keep_cache
-        share.options.direct_io = direct_io
-        share.options.readdirplus = readdirplus
-        share.options.entry_timeout = entry_timeout
-        share.options.attr_timeout = attr_timeout
-        share.options.negative_timeout = negative_timeout
         share.own_uid = sys_geteuid()
         share.own_gid = sys_getegid()
         sys_capget(&effective, &permitted, &inheritable)
@@ -116,6 +109,9 @@ cdef class Device:
         error = root if root < 0 else inodes_create(&share.inodes, &share.descriptors, root, proc_fd)
         if error < 0:
             failed(error, "cannot use the shared directory")
+        share_configure(share, settings)
+        if settings.file_handles == "mandatory" and not inodes_have_handles(&share.inodes):
+            raise OSError("the file system of the shared directory has no file handles that this process may open")
         self.open = True
         pool_init(&self.pool, &self.engine, pool_threads)
         error = pool_start(&self.pool)
@@ -443,10 +439,14 @@ cdef class Device:
     def end_session(self) -> None:
         """The guest is gone: it knows no inode and has no file open. May take long; call it in a thread of its own."""
         with nogil:
-            store_release32(&self.engine.share.session, 0)
-            handles_close_all(&self.engine.share.handles)
-            inodes_forget_all(&self.engine.share.inodes)
-            inodes_close_pending(&self.engine.share.inodes)
+            end_session(&self.engine.share)
+
+    def cancel_waits(self, int index) -> None:
+        """Cuts short what waits for a lock, of one queue. To be called again until nothing is in flight."""
+        self.queue_at(index)
+        with nogil:
+            cancel_queue(&self.engine.share.locks, index)
+            cancel_again(&self.engine.share.locks)
 
     def stop(self) -> None:
         """Asks every thread to end; each does after the request that it is at, the pool after all that it was given."""
@@ -455,6 +455,8 @@ cdef class Device:
             if self.workers[i] != NULL:
                 worker_stop(self.workers[i])
         pool_stop(&self.pool)
+        with nogil:
+            cancel_all(&self.engine.share.locks)
 
     @property
     def stopped(self) -> bool:
@@ -463,6 +465,9 @@ cdef class Device:
         for i in range(QUEUES_MAX):
             if self.workers[i] != NULL and not load_acquire32(&self.workers[i].ended):
                 return False
+        if load_acquire32(&self.engine.waiting_threads):
+            cancel_again(&self.engine.share.locks)
+            return False
         return load_acquire32(&self.pool.threads) == 0
 
     def close(self) -> None:
@@ -483,6 +488,7 @@ cdef class Device:
             for fd in (self.queues[i].kick_fd, self.queues[i].call_fd, self.queues[i].err_fd):
                 if fd >= 0:
                     sys_close(fd)
+        owners_drop_all(&self.engine.share.locks)
         handles_destroy(&self.engine.share.handles)
         inodes_destroy(&self.engine.share.inodes)
         for i in range(self.region_count):
@@ -490,6 +496,7 @@ cdef class Device:
                 self.remove_region(i)
         free(self.regions)
         map_free(self.engine.map)
+        share_free_settings(&self.engine.share)
         engine_destroy(&self.engine)
         free(self.queues)
         self.queues = NULL
@@ -506,6 +513,9 @@ cdef class Device:
             "files_open": load_acquire32(&self.engine.share.descriptors.opened),
             "pool_threads": load_acquire32(&self.pool.threads),
             "session": load_acquire32(&self.engine.share.session),
+            "name_bytes": load_acquire32(&self.engine.share.inodes.names.bytes),
+            "lock_owners": load_acquire32(&self.engine.share.locks.owner_count),
+            "lock_waits": load_acquire32(&self.engine.share.locks.waits),
         }
         for number in range(QUEUES_MAX):
             if self.workers[number] != NULL:

@@ -3,17 +3,16 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .entries cimport is_dot, is_dotdot, lookup_name, open_inode
-from .file_ops cimport add_handle
+from .file_ops cimport add_handle, release
 from .fuse_abi cimport (
-    FUSE_FSYNC_FDATASYNC, FUSE_ROOT_ID, fuse_dirent, fuse_direntplus, fuse_entry_out, fuse_fsync_in, fuse_open_out,
-    fuse_read_in, fuse_release_in)
-from .handles cimport Handle, handle_acquire, handle_close, handle_release
-from .inode_table cimport Inode
-from .inodes cimport inode_acquire, inode_release
+    FUSE_FSYNC_FDATASYNC, fuse_dirent, fuse_direntplus, fuse_entry_out, fuse_fsync_in, fuse_open_out, fuse_read_in)
+from .handles cimport Handle, handle_acquire, handle_release
+from .inode_lifetime cimport inode_acquire, inode_release
+from .inode_table cimport INODE_ROOT, Inode
 from .linux cimport (
     EBADF, EINVAL, ENOENT, ENOTDIR, ESTALE, O_RDONLY, S_IFDIR, SEEK_SET, linux_dirent, memcpy, memset, strlen,
     sys_fdatasync, sys_fsync, sys_getdents64, sys_lseek)
-from .locks cimport lock, unlock
+from .mutex cimport lock, unlock
 from .request cimport Request, next_bytes, reply
 from .share cimport SCRATCH, Context
 
@@ -22,6 +21,8 @@ cdef enum:
     HOST_RECORD_MIN = 24         # of a getdents64 record
     HOST_RECORD_MAX = 280        # with a name of 255 bytes
     NAME_OFFSET = 19
+    DT_UNKNOWN = 0
+    DT_REG = 8
 
 
 cdef int op_opendir(Context *ctx, Request *request) noexcept nogil:
@@ -40,14 +41,16 @@ cdef inline uint32_t padded(uint32_t size) noexcept nogil:
     return (size + 7) & ~<uint32_t> 7
 
 
-cdef void fill_dirent(const linux_dirent *host, uint32_t name_size, uint64_t ino, fuse_dirent *out) noexcept nogil:
+cdef void fill_dirent(const Context *ctx, const linux_dirent *host, uint32_t name_size, uint64_t ino, fuse_dirent *out) noexcept nogil:
     out.ino = ino
     out.off = <uint64_t> host.d_off
     out.namelen = name_size
     out.type = host.d_type
+    if ctx.share.options.override_stat and out.type == DT_REG:
+        out.type = DT_UNKNOWN   # a stand-in for a device, perhaps
 
 
-cdef uint32_t add_entry(Context *ctx, const Request *request, Handle *handle, const linux_dirent *host, bint plus,
+cdef uint32_t add_entry(Context *ctx, Inode *directory, Handle *handle, const linux_dirent *host, bint plus,
                         uint8_t *out) noexcept nogil:
     """Writes one record and returns its size with the padding; 0 for an entry that is gone by now."""
     cdef const char *name = <const char *> host + NAME_OFFSET
@@ -58,26 +61,26 @@ cdef uint32_t add_entry(Context *ctx, const Request *request, Handle *handle, co
     cdef fuse_direntplus *record = <fuse_direntplus *> out
     cdef uint64_t ino = host.d_ino
     cdef int error
-    if dots and request.header.nodeid == FUSE_ROOT_ID:
+    if dots and directory.flags & INODE_ROOT:
         ino = ctx.share.inodes.root_ino   # what lies above the share concerns nobody in the guest
     if plus:
         memset(&record.entry_out, 0, sizeof(fuse_entry_out))
         if not dots:
-            error = lookup_name(ctx, handle.fd, name, &record.entry_out)
+            error = lookup_name(ctx, directory, handle.fd, name, &record.entry_out)
             if error == -ENOENT:
                 return 0
             if error < 0:
                 # A nodeid of 0 is no lookup: the guest makes its own, and sees the error there.
                 memset(&record.entry_out, 0, sizeof(fuse_entry_out))
-        fill_dirent(host, name_size, ino, &record.dirent)
+        fill_dirent(ctx, host, name_size, ino, &record.dirent)
     else:
-        fill_dirent(host, name_size, ino, <fuse_dirent *> out)
+        fill_dirent(ctx, host, name_size, ino, <fuse_dirent *> out)
     memcpy(out + head, name, name_size)
     memset(out + head + name_size, 0, size - head - name_size)
     return size
 
 
-cdef int64_t fill_reply(Context *ctx, const Request *request, Handle *handle, uint64_t offset, uint32_t room, bint plus,
+cdef int64_t fill_reply(Context *ctx, Inode *directory, Handle *handle, uint64_t offset, uint32_t room, bint plus,
                         uint8_t *out) noexcept nogil:
     """Entries from the cookie `offset` on, as many whole ones as fit into `room` bytes. The bytes, or -errno.
 
@@ -112,7 +115,7 @@ cdef int64_t fill_reply(Context *ctx, const Request *request, Handle *handle, ui
                 # Only where the guest's buffer is tiny: the rest is read again, from where this one begins.
                 sys_lseek(handle.fd, handle.position, SEEK_SET)
                 return filled if filled else -EINVAL
-            size = add_entry(ctx, request, handle, entry, plus, out + filled)
+            size = add_entry(ctx, directory, handle, entry, plus, out + filled)
             filled += size
             handle.position = entry.d_off
             at += entry.d_reclen
@@ -122,19 +125,24 @@ cdef int read_directory(Context *ctx, Request *request, bint plus) noexcept nogi
     cdef const fuse_read_in *args = <const fuse_read_in *> next_bytes(request, sizeof(fuse_read_in))
     cdef uint8_t *out = ctx.scratch + HALF
     cdef uint64_t room = args.size
+    cdef Inode *directory
     cdef Handle *handle
     cdef int64_t filled
     if room > request.chain.writable_bytes:
         room = request.chain.writable_bytes
     if room > HALF:
         room = HALF
+    directory = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    if directory == NULL:
+        return -ESTALE
     handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, True)
-    if handle == NULL:
-        return -EBADF
-    lock(&handle.lock)
-    filled = fill_reply(ctx, request, handle, args.offset, <uint32_t> room, plus, out)
-    unlock(&handle.lock)
-    handle_release(&ctx.share.handles, handle)
+    filled = -EBADF
+    if handle != NULL:
+        lock(&handle.lock)
+        filled = fill_reply(ctx, directory, handle, args.offset, <uint32_t> room, plus, out)
+        unlock(&handle.lock)
+        handle_release(&ctx.share.handles, handle)
+    inode_release(&ctx.share.inodes, directory)
     return <int> filled if filled < 0 else reply(request, out, <uint32_t> filled)
 
 
@@ -147,14 +155,7 @@ cdef int op_readdirplus(Context *ctx, Request *request) noexcept nogil:
 
 
 cdef int op_releasedir(Context *ctx, Request *request) noexcept nogil:
-    cdef const fuse_release_in *args = <const fuse_release_in *> next_bytes(request, sizeof(fuse_release_in))
-    cdef Handle *handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, True)
-    cdef bint closed
-    if handle == NULL:
-        return -EBADF
-    closed = handle_close(&ctx.share.handles, handle)
-    handle_release(&ctx.share.handles, handle)
-    return reply(request, NULL, 0) if closed else -EBADF
+    return release(ctx, request, True)
 
 
 cdef int op_fsyncdir(Context *ctx, Request *request) noexcept nogil:

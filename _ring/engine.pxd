@@ -29,6 +29,7 @@ cdef struct Engine:
     uint32_t memory_gone       # set by the SIGBUS handler
     int event_fd               # readable: there are events, or something that was waited for has come true
     uint32_t waiting           # the control plane waits for requests to end
+    uint32_t waiting_threads   # of locks
     Request *spare_requests
     Request *all_requests
     uint32_t requests_lock
@@ -45,4 +46,5 @@ cdef void post_event(Engine *engine, uint32_t kind, uint32_t queue, int64_t deta
 cdef Request *take_request(Engine *engine) noexcept nogil
 cdef void give_request(Engine *engine, Request *request) noexcept nogil
 cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcept nogil
+cdef void recollect(Engine *engine, Request *request) noexcept nogil
 cdef void complete(Engine *engine, Request *request) noexcept nogil

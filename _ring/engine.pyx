@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from .atomics cimport load_acquire32, load_pointer, store_release32
 from .chain cimport CHAIN_OK, chain_collect, chain_let_go
 from .linux cimport sys_close, sys_eventfd, sys_write
-from .locks cimport lock, unlock
+from .mutex cimport lock, unlock
 from .memory cimport MemoryMap
 from .request cimport Request, request_create, request_destroy
 from .virtqueue cimport QUEUE_MEMORY_GONE, Virtqueue, ring_break, ring_next, ring_push
@@ -116,6 +116,17 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcep
         post_event(engine, EVENT_BAD_CHAIN, queue.index, error)
     complete(engine, request)
     return -1
+
+
+cdef void recollect(Engine *engine, Request *request) noexcept nogil:
+    """Translates the chain of a request that had let it go, for its reply. Nothing of it is read again but where it is."""
+    cdef Virtqueue *queue = request.queue
+    lock(&queue.avail_lock)
+    if queue.placed and not queue.error:
+        chain_collect(&request.chain, queue, <MemoryMap *> load_pointer(<void **> &engine.map), request.head)
+    else:
+        request.chain.header_pieces = 0
+    unlock(&queue.avail_lock)
 
 
 cdef void complete(Engine *engine, Request *request) noexcept nogil:

@@ -2,15 +2,18 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from .fuse_abi cimport fuse_attr, fuse_attr_out, fuse_entry_out
-from .inode_cache cimport inode_fd, inodes_close_pending, inodes_evict
-from .inode_table cimport Inode
-from .inodes cimport inode_add, inode_count_lookup, mount_of
+from .fuse_abi cimport FUSE_ATTR_SUBMOUNT, FUSE_SUBMOUNTS, fuse_attr, fuse_attr_out, fuse_entry_out
+from .ids cimport id_translate
+from .inode_cache cimport inode_fd, inodes_evict
+from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
+from .inode_table cimport MOUNT_HANDLES, Inode, InodeTable
+from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EINVAL, EMFILE, ENFILE, ENXIO, O_DIRECTORY, O_NOCTTY,
-    O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, decimal,
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EINVAL, EMFILE, ENFILE, ENXIO, ESTALE, O_DIRECTORY, O_NOCTTY,
+    O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFMT, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, decimal,
     device_encode, linux_statx, sys_close, sys_openat, sys_statx)
-from .share cimport Context, Share
+from .override cimport override_show
+from .share cimport Context
 
 cdef enum:
     IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
@@ -38,7 +41,8 @@ cdef int check_name(const char *name) noexcept nogil:
     return 0
 
 
-cdef void fill_attr(const Share *share, const linux_statx *stat, fuse_attr *attr) noexcept nogil:
+cdef void fill_attr(Context *ctx, int fd, const linux_statx *stat, fuse_attr *attr) noexcept nogil:
+    """What the guest sees of the file behind `fd`, whose attributes are `stat`."""
     attr.ino = stat.stx_ino
     attr.size = stat.stx_size
     attr.blocks = stat.stx_blocks
@@ -55,6 +59,12 @@ cdef void fill_attr(const Share *share, const linux_statx *stat, fuse_attr *attr
     attr.rdev = device_encode(stat.stx_rdev_major, stat.stx_rdev_minor)
     attr.blksize = stat.stx_blksize
     attr.flags = 0
+    if ctx.share.options.override_stat:
+        override_show(ctx, fd, attr)
+    if ctx.share.uids_to_guest.count:
+        id_translate(&ctx.share.uids_to_guest, &attr.uid)
+    if ctx.share.gids_to_guest.count:
+        id_translate(&ctx.share.gids_to_guest, &attr.gid)
 
 
 cdef int fill_attr_out(Context *ctx, int fd, fuse_attr_out *out) noexcept nogil:
@@ -66,18 +76,23 @@ cdef int fill_attr_out(Context *ctx, int fd, fuse_attr_out *out) noexcept nogil:
     out.attr_valid = <uint64_t> (ctx.share.options.attr_timeout / SECOND)
     out.attr_valid_nsec = <uint32_t> (ctx.share.options.attr_timeout % SECOND)
     out.dummy = 0
-    fill_attr(ctx.share, &stat, &out.attr)
+    fill_attr(ctx, fd, &stat, &out.attr)
     return 0
 
 
-cdef void fill_entry(const Share *share, uint64_t nodeid, const linux_statx *stat, fuse_entry_out *out) noexcept nogil:
+cdef void fill_entry(Context *ctx, uint64_t nodeid, int fd, const Inode *parent, uint32_t mount, const linux_statx *stat,
+                     fuse_entry_out *out) noexcept nogil:
     out.nodeid = nodeid
     out.generation = 0   # the nodeid has its own
-    out.entry_valid = <uint64_t> (share.options.entry_timeout / SECOND)
-    out.entry_valid_nsec = <uint32_t> (share.options.entry_timeout % SECOND)
-    out.attr_valid = <uint64_t> (share.options.attr_timeout / SECOND)
-    out.attr_valid_nsec = <uint32_t> (share.options.attr_timeout % SECOND)
-    fill_attr(share, stat, &out.attr)
+    out.entry_valid = <uint64_t> (ctx.share.options.entry_timeout / SECOND)
+    out.entry_valid_nsec = <uint32_t> (ctx.share.options.entry_timeout % SECOND)
+    out.attr_valid = <uint64_t> (ctx.share.options.attr_timeout / SECOND)
+    out.attr_valid_nsec = <uint32_t> (ctx.share.options.attr_timeout % SECOND)
+    fill_attr(ctx, fd, stat, &out.attr)
+    # A directory on another mount than its parent: the guest mounts it too, with a device number of its own.
+    if parent != NULL and parent.mount != mount and ctx.share.flags & FUSE_SUBMOUNTS and \
+            stat.stx_mode & S_IFMT == S_IFDIR:
+        out.attr.flags = FUSE_ATTR_SUBMOUNT
 
 
 cdef int open_with_room(Context *ctx, int dir, const char *path, int flags, unsigned int mode) noexcept nogil:
@@ -92,7 +107,9 @@ cdef int open_with_room(Context *ctx, int dir, const char *path, int flags, unsi
     return fd
 
 
-cdef int enter_opened(Context *ctx, int fd, fuse_entry_out *out) noexcept nogil:
+cdef int enter_opened(Context *ctx, int fd, Inode *parent, const char *name, fuse_entry_out *out) noexcept nogil:
+    """The entry of an O_PATH descriptor, which becomes the inode table's."""
+    cdef InodeTable *table = &ctx.share.inodes
     cdef linux_statx stat
     cdef uint64_t nodeid = 0
     cdef int mount
@@ -100,17 +117,39 @@ cdef int enter_opened(Context *ctx, int fd, fuse_entry_out *out) noexcept nogil:
     if error < 0:
         sys_close(fd)
         return error
-    mount = mount_of(&ctx.share.inodes, &stat)
+    mount = mount_of(table, &stat)
     if mount < 0:
         sys_close(fd)
         return mount
-    error = inode_add(&ctx.share.inodes, <uint32_t> mount, &stat, fd, &nodeid)
-    if error == 0:
-        fill_entry(ctx.share, nodeid, &stat, out)
+    # What is shown is read before the table may close the descriptor.
+    fill_entry(ctx, 0, fd, parent, <uint32_t> mount, &stat, out)
+    error = inode_add(table, <uint32_t> mount, &stat, fd, parent, name, &nodeid)
+    out.nodeid = nodeid
     return error
 
 
-cdef int lookup_name(Context *ctx, int parent_fd, const char *name, fuse_entry_out *out) noexcept nogil:
+cdef int enter_known(Context *ctx, uint64_t nodeid, Inode *parent, const char *name, uint32_t mount,
+                     const linux_statx *stat, fuse_entry_out *out) noexcept nogil:
+    """The entry of an inode that has a descriptor, and has had its reference counted."""
+    cdef InodeTable *table = &ctx.share.inodes
+    cdef Inode *inode
+    cdef int fd = -1
+    if not ctx.share.options.override_stat and table.mounts[mount].how == MOUNT_HANDLES:
+        fill_entry(ctx, nodeid, -1, parent, mount, stat, out)
+        return 0
+    inode = inode_acquire(table, nodeid)
+    if inode == NULL:
+        return -ESTALE   # another request has forgotten it meanwhile
+    if table.mounts[mount].how != MOUNT_HANDLES:
+        inode_seen_at(table, inode, parent, name)
+    fd = inode_fd(table, inode)
+    if fd >= 0:
+        fill_entry(ctx, nodeid, fd, parent, mount, stat, out)
+    inode_release(table, inode)
+    return fd if fd < 0 else 0
+
+
+cdef int lookup_name(Context *ctx, Inode *parent, int parent_fd, const char *name, fuse_entry_out *out) noexcept nogil:
     """The entry of a name in a directory, with one more reference to it. The name has been checked. 0 or -errno.
 
     One statx where the inode is known and has a descriptor; else it is opened, and what was opened counts: the name
@@ -125,23 +164,27 @@ cdef int lookup_name(Context *ctx, int parent_fd, const char *name, fuse_entry_o
     mount = mount_of(&ctx.share.inodes, &stat)
     if mount < 0:
         return mount
-    nodeid = inode_count_lookup(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino)
+    nodeid = inode_count_lookup(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino, stat.stx_mode & S_IFMT)
     if nodeid:
-        fill_entry(ctx.share, nodeid, &stat, out)
-        return 0
+        error = enter_known(ctx, nodeid, parent, name, <uint32_t> mount, &stat, out)
+        if error < 0:
+            inode_forget(&ctx.share.inodes, nodeid, 1)
+        return error
     fd = open_with_room(ctx, parent_fd, name, O_PATH | O_NOFOLLOW, 0)
     if fd < 0:
         return fd
-    return enter_opened(ctx, fd, out)
+    return enter_opened(ctx, fd, parent, name, out)
 
 
-cdef int enter_file(Context *ctx, int fd, fuse_entry_out *out) noexcept nogil:
-    """The entry of a file that was just opened or created, whatever its name is now. 0 or -errno; `fd` stays open."""
-    cdef char name[16]
-    cdef int path_fd = open_with_room(ctx, ctx.share.proc_fd, decimal(name, fd), O_PATH, 0)
+cdef int enter_file(Context *ctx, int fd, Inode *parent, const char *name, fuse_entry_out *out) noexcept nogil:
+    """The entry of a file that was just opened or created; `fd` stays open. Its name (NULL: none) is what it was
+    created by. 0 or -errno.
+    """
+    cdef char number[16]
+    cdef int path_fd = open_with_room(ctx, ctx.share.proc_fd, decimal(number, fd), O_PATH, 0)
     if path_fd < 0:
         return path_fd
-    return enter_opened(ctx, path_fd, out)
+    return enter_opened(ctx, path_fd, parent, name, out)
 
 
 cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil:

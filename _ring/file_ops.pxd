@@ -3,12 +3,15 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from .fuse_abi cimport fuse_open_out
+from .inode_table cimport Inode
 from .request cimport Request
 from .share cimport Context
 
 
 cdef int host_flags(const Context *ctx, uint32_t flags) noexcept nogil
 cdef int may_open(const Context *ctx, uint32_t flags) noexcept nogil
+cdef int open_file(Context *ctx, Inode *inode, uint32_t flags, uint32_t open_flags) noexcept nogil
+cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil
 cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory,
                     fuse_open_out *out) noexcept nogil
 cdef int op_open(Context *ctx, Request *request) noexcept nogil
@@ -20,3 +23,4 @@ cdef int op_fsync(Context *ctx, Request *request) noexcept nogil
 cdef int op_lseek(Context *ctx, Request *request) noexcept nogil
 cdef int op_fallocate(Context *ctx, Request *request) noexcept nogil
 cdef int op_copy_file_range(Context *ctx, Request *request) noexcept nogil
+cdef int op_copy_file_range_64(Context *ctx, Request *request) noexcept nogil

@@ -2,35 +2,50 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32
+from .caller cimport keep_suid
 from .chain cimport chain_trim_readable, chain_trim_writable, iovec_advance
 from .descriptors cimport descriptors_open
 from .entries cimport open_inode
+from .freshness cimport still_fresh
 from .fuse_abi cimport (
-    FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FUSE_FSYNC_FDATASYNC, fuse_copy_file_range_in,
-    fuse_fallocate_in, fuse_flush_in, fuse_fsync_in, fuse_lseek_in, fuse_lseek_out, fuse_open_in, fuse_open_out,
-    fuse_read_in, fuse_release_in, fuse_write_in, fuse_write_out)
+    FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_PARALLEL_DIRECT_WRITES, FUSE_FLOCK_LOCKS,
+    FUSE_FSYNC_FDATASYNC, FUSE_OPEN_KILL_SUIDGID, FUSE_POSIX_LOCKS, FUSE_RELEASE_FLOCK_UNLOCK, FUSE_RELEASE_FLUSH,
+    FUSE_WRITEBACK_CACHE, FUSE_WRITE_KILL_SUIDGID, fuse_copy_file_range_in, fuse_copy_file_range_out, fuse_fallocate_in,
+    fuse_flush_in, fuse_fsync_in, fuse_lseek_in, fuse_lseek_out, fuse_open_in, fuse_open_out, fuse_read_in,
+    fuse_release_in, fuse_write_in, fuse_write_out)
 from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
 from .inode_cache cimport make_room
-from .inode_table cimport Inode
-from .inodes cimport inode_acquire, inode_release
+from .inode_lifetime cimport inode_acquire, inode_release
+from .inode_table cimport MOUNT_HANDLES, Inode
 from .linux cimport (
-    EBADF, EFBIG, EINVAL, EISDIR, ENXIO, EROFS, ESTALE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE,
-    IOV_MAX, O_ACCMODE, O_DSYNC, O_RDONLY, O_SYNC, O_TRUNC, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, iovec, memset,
-    sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_fsync, sys_lseek, sys_preadv,
-    sys_pwritev)
+    EBADF, EFBIG, EINVAL, EISDIR, ENXIO, EROFS, ESTALE, IOV_MAX, LOCK_UN, O_ACCMODE, O_DIRECT, O_DSYNC, O_NOATIME,
+    O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, iovec, memset, sys_close,
+    sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv, sys_pwritev)
+from .lock_owners cimport cancel_handle, owner_drop
 from .request cimport Request, next_bytes, reply, reply_in_place
-from .share cimport Context
+from .share cimport CACHE_ALWAYS, CACHE_METADATA, CACHE_NEVER, Context
+from .xattr_ops cimport drop_capabilities
 
 cdef enum:
     OPEN_FLAGS = O_ACCMODE | O_SYNC | O_DSYNC | O_TRUNC
     PAGE = 4096
-    COPY_MAX = 0x7ffff000
-    FALLOCATE_MODES = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE
+    COPY_MAX = 0x7ffff000   # what fits into a 32-bit reply, in whole pages
+
+cdef uint64_t COPY_64_MAX = 1 << 40
 
 
 cdef int host_flags(const Context *ctx, uint32_t flags) noexcept nogil:
     """The guest's open flags as far as they matter here: O_APPEND does not, as every WRITE says where it goes."""
-    return <int> (flags & OPEN_FLAGS)
+    cdef uint32_t kept = OPEN_FLAGS
+    if ctx.share.options.allow_direct_io:
+        kept |= O_DIRECT
+    if ctx.share.options.preserve_noatime:
+        kept |= O_NOATIME
+    flags &= kept
+    if ctx.share.flags & FUSE_WRITEBACK_CACHE and flags & O_ACCMODE == O_WRONLY:
+        flags = flags & ~<uint32_t> O_ACCMODE | O_RDWR   # the guest reads the pages that it writes in part
+    return <int> flags
 
 
 cdef int may_open(const Context *ctx, uint32_t flags) noexcept nogil:
@@ -40,8 +55,51 @@ cdef int may_open(const Context *ctx, uint32_t flags) noexcept nogil:
     return 0
 
 
-cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory,
-                    fuse_open_out *out) noexcept nogil:
+cdef int open_file(Context *ctx, Inode *inode, uint32_t flags, uint32_t open_flags) noexcept nogil:
+    """Opens a pinned regular file as the guest wants it. fd or -errno."""
+    cdef int fd
+    if flags & O_TRUNC:
+        keep_suid(ctx, not open_flags & FUSE_OPEN_KILL_SUIDGID)
+    fd = open_inode(ctx, inode, host_flags(ctx, flags))
+    if fd >= 0 and flags & O_TRUNC:
+        drop_capabilities(ctx, fd)
+    return fd
+
+
+cdef uint32_t cache_flags(Context *ctx, uint64_t nodeid, int fd, uint32_t flags, bint directory) noexcept nogil:
+    """What the guest may keep in its page cache of a file that it opens: FOPEN flags."""
+    cdef Inode *inode
+    cdef uint32_t cache = ctx.share.options.cache
+    cdef uint32_t keep = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR if directory else FOPEN_KEEP_CACHE
+    cdef bint fresh
+    if cache == CACHE_ALWAYS or (cache == CACHE_METADATA and directory):
+        return keep
+    if cache == CACHE_NEVER or cache == CACHE_METADATA:
+        return 0 if directory else FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES
+    if flags & O_DIRECT and ctx.share.options.allow_direct_io:
+        return FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES
+    inode = inode_acquire(&ctx.share.inodes, nodeid)
+    if inode == NULL:
+        return 0
+    fresh = still_fresh(inode, fd)
+    inode_release(&ctx.share.inodes, inode)
+    # A listing may be kept from now on, whether or not an older one is dropped.
+    return keep if fresh else FOPEN_CACHE_DIR if directory else 0
+
+
+cdef void count_open(Context *ctx, uint64_t nodeid, int change) noexcept nogil:
+    """Keeps count of open files where an inode can only be found again by its name, which it may lose while it is open."""
+    cdef Inode *inode = inode_acquire(&ctx.share.inodes, nodeid)
+    if inode != NULL:
+        if ctx.share.inodes.mounts[inode.mount].how != MOUNT_HANDLES:
+            if change > 0:
+                fetch_add32(&inode.opens, 1)
+            elif load_relaxed32(&inode.opens):
+                fetch_sub32(&inode.opens, 1)
+        inode_release(&ctx.share.inodes, inode)
+
+
+cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory, fuse_open_out *out) noexcept nogil:
     """A handle for `fd`, which may be a -errno and then is the answer. 0 or -errno; the descriptor is taken care of."""
     cdef int error
     if fd < 0:
@@ -51,13 +109,12 @@ cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint 
         sys_close(fd)
         return error
     memset(out, 0, sizeof(fuse_open_out))
+    out.open_flags = cache_flags(ctx, nodeid, fd, flags, directory)
     error = handle_add(&ctx.share.handles, fd, nodeid, flags, directory, &out.fh)
     if error < 0:
         return error
-    if ctx.share.options.keep_cache:
-        out.open_flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE if directory else FOPEN_KEEP_CACHE
-    elif ctx.share.options.direct_io and not directory:
-        out.open_flags = FOPEN_DIRECT_IO
+    if ctx.share.inodes.by_name:
+        count_open(ctx, nodeid, 1)
     make_room(&ctx.share.inodes)
     return 0
 
@@ -73,7 +130,7 @@ cdef int op_open(Context *ctx, Request *request) noexcept nogil:
     if inode == NULL:
         return -ESTALE
     if inode.kind == S_IFREG:
-        error = open_inode(ctx, inode, host_flags(ctx, args.flags))
+        error = open_file(ctx, inode, args.flags, args.open_flags)
     else:
         error = -EISDIR if inode.kind == S_IFDIR else -ENXIO
     inode_release(&ctx.share.inodes, inode)
@@ -145,8 +202,11 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     if handle == NULL:
         return -EBADF
     chain_trim_readable(&request.chain, args.size)
+    keep_suid(ctx, not args.write_flags & FUSE_WRITE_KILL_SUIDGID)
     written = transfer(handle.fd, request.chain.iov + request.chain.read_first,
                        request.chain.read_end - request.chain.read_first, args.size, args.offset, True)
+    if written > 0:
+        drop_capabilities(ctx, handle.fd)
     handle_release(&ctx.share.handles, handle)
     if written < 0:
         return <int> written
@@ -155,15 +215,28 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     return reply(request, &out, sizeof(out))
 
 
-cdef int op_release(Context *ctx, Request *request) noexcept nogil:
+cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil:
+    """RELEASE and RELEASEDIR: the guest's last close. What waits for a flock of the handle is cut short."""
     cdef const fuse_release_in *args = <const fuse_release_in *> next_bytes(request, sizeof(fuse_release_in))
-    cdef Handle *handle = file_of(ctx, request, args.fh)
+    cdef Handle *handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, directory)
     cdef bint closed
     if handle == NULL:
         return -EBADF
+    if ctx.share.flags & FUSE_FLOCK_LOCKS:
+        cancel_handle(&ctx.share.locks, args.fh)
+        if args.release_flags & FUSE_RELEASE_FLOCK_UNLOCK:
+            sys_flock(handle.fd, LOCK_UN)
+    if ctx.share.flags & FUSE_POSIX_LOCKS and args.release_flags & FUSE_RELEASE_FLUSH:
+        owner_drop(&ctx.share.locks, request.header.nodeid, args.lock_owner)
     closed = handle_close(&ctx.share.handles, handle)
     handle_release(&ctx.share.handles, handle)
+    if closed and ctx.share.inodes.by_name:
+        count_open(ctx, request.header.nodeid, -1)
     return reply(request, NULL, 0) if closed else -EBADF
+
+
+cdef int op_release(Context *ctx, Request *request) noexcept nogil:
+    return release(ctx, request, False)
 
 
 cdef int op_flush(Context *ctx, Request *request) noexcept nogil:
@@ -173,6 +246,8 @@ cdef int op_flush(Context *ctx, Request *request) noexcept nogil:
     cdef int error
     if handle == NULL:
         return -EBADF
+    if ctx.share.flags & FUSE_POSIX_LOCKS:
+        owner_drop(&ctx.share.locks, request.header.nodeid, args.lock_owner)
     error = sys_dup(handle.fd)
     handle_release(&ctx.share.handles, handle)
     if error >= 0:
@@ -228,29 +303,43 @@ cdef int op_fallocate(Context *ctx, Request *request) noexcept nogil:
     return error if error < 0 else reply(request, NULL, 0)
 
 
-cdef int op_copy_file_range(Context *ctx, Request *request) noexcept nogil:
+cdef int64_t copy_range(Context *ctx, Request *request, uint64_t most) noexcept nogil:
+    """Copies between two files of the guest. The bytes copied, or -errno."""
     cdef const fuse_copy_file_range_in *args = <const fuse_copy_file_range_in *> next_bytes(
         request, sizeof(fuse_copy_file_range_in))
     cdef int64_t source_offset = <int64_t> args.off_in
     cdef int64_t target_offset = <int64_t> args.off_out
-    cdef fuse_write_out out
     cdef Handle *source
     cdef Handle *target
-    cdef int64_t copied
+    cdef int64_t copied = -EBADF
     if source_offset < 0 or target_offset < 0 or args.flags:
         return -EINVAL
     source = file_of(ctx, request, args.fh_in)
     target = handle_acquire(&ctx.share.handles, args.fh_out, args.nodeid_out, False)
-    copied = -EBADF
     if source != NULL and target != NULL:
         copied = sys_copy_file_range(source.fd, &source_offset, target.fd, &target_offset,
-                                     args.len if args.len < COPY_MAX else COPY_MAX, 0)
+                                     args.len if args.len < most else most, 0)
     if source != NULL:
         handle_release(&ctx.share.handles, source)
     if target != NULL:
         handle_release(&ctx.share.handles, target)
+    return copied
+
+
+cdef int op_copy_file_range(Context *ctx, Request *request) noexcept nogil:
+    cdef fuse_write_out out
+    cdef int64_t copied = copy_range(ctx, request, COPY_MAX)
     if copied < 0:
         return <int> copied
     out.size = <uint32_t> copied
     out.padding = 0
+    return reply(request, &out, sizeof(out))
+
+
+cdef int op_copy_file_range_64(Context *ctx, Request *request) noexcept nogil:
+    cdef fuse_copy_file_range_out out
+    cdef int64_t copied = copy_range(ctx, request, COPY_64_MAX)
+    if copied < 0:
+        return <int> copied
+    out.bytes_copied = <uint64_t> copied
     return reply(request, &out, sizeof(out))

@@ -8,7 +8,7 @@ from .atomics cimport (
 from .descriptors cimport Descriptors, descriptors_close
 from .linux cimport (
     ENOMEM, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap, sys_close)
-from .locks cimport lock, unlock
+from .mutex cimport lock, unlock
 
 cdef enum:
     PINS = 0x7fffffff

@@ -1,15 +1,14 @@
-# The O_PATH descriptors of known inodes: cached, closed least recently used first, opened again by file handle.
+# The O_PATH descriptors of known inodes: cached, closed least recently used first, and opened again.
 
 from libc.stdint cimport uint32_t
 
-from .inode_table cimport Inode, InodeTable, Shard
-from .linux cimport linux_file_handle
+from .inode_table cimport Inode, InodeTable
+from .linux cimport linux_file_handle, linux_statx
 
 
-cdef void cache_insert(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
-cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
 cdef int file_handle(int fd, linux_file_handle *handle) noexcept nogil
+cdef bint same_birth(const Inode *inode, const linux_statx *stat) noexcept nogil
+cdef int mount_how(InodeTable *table, uint32_t mount, int fd, uint32_t kind) noexcept nogil
 cdef int inode_fd(InodeTable *table, Inode *inode) noexcept nogil
 cdef void make_room(InodeTable *table) noexcept nogil
 cdef uint32_t inodes_evict(InodeTable *table, uint32_t count) noexcept nogil
-cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil

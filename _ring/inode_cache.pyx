@@ -1,50 +1,35 @@
 """The descriptors that the inode table caches within the process's budget. See "Inodes" in ARCHITECTURE.md."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    compare_exchange64, exchange32, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32, load_relaxed64,
+    compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32, load_relaxed32, load_relaxed64,
     store_release32)
 from .descriptors cimport descriptors_over_budget
-from .inode_slots cimport free_slot
+from .inode_lifetime cimport cache_insert, cache_remove, inode_release
 from .inode_table cimport (
-    EVICTING, HANDLE_MAX, INODE_CACHED, INODE_NO_HANDLE, NONE, PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount,
-    Shard, at_slot, key_hash, shard_of, store_fd)
+    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE, PINS, SHARDS,
+    Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, EINVAL, EMFILE, ENFILE, EOVERFLOW, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, S_IFDIR, S_IFREG,
-    decimal, linux_file_handle, memcpy, sys_close, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat)
-from .locks cimport lock, unlock
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
+    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, S_IFDIR, S_IFMT, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
+    clock_realtime, decimal, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy, sys_close,
+    sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat, sys_statx)
+from .mutex cimport lock, unlock
+from .names cimport NAME_MAX, NAME_NONE, name_copy
 
 cdef enum:
     EVICT_TRIES = 64            # records that one search for a victim looks at
+    IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
+    SETTLED_SECONDS = 2         # an age at which no later file can have the same birth time, on any clock
+    LISTING = 4096
+    REOPEN_TRIES = 64           # parents that are opened on the way to one file, beyond its depth
 
 
-cdef void cache_insert(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
-    inode.lru_previous = NONE
-    inode.lru_next = shard.lru_first
-    if shard.lru_first != NONE:
-        at_slot(table, shard.lru_first).lru_previous = inode.slot
-    else:
-        shard.lru_last = inode.slot
-    shard.lru_first = inode.slot
-    inode.flags |= INODE_CACHED
-
-
-cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
-    if not inode.flags & INODE_CACHED:
-        return
-    if inode.lru_previous != NONE:
-        at_slot(table, inode.lru_previous).lru_next = inode.lru_next
-    else:
-        shard.lru_first = inode.lru_next
-    if inode.lru_next != NONE:
-        at_slot(table, inode.lru_next).lru_previous = inode.lru_previous
-    else:
-        shard.lru_last = inode.lru_previous
-    inode.flags &= <uint8_t> ~INODE_CACHED
-
+# Identity.
 
 cdef int file_handle(int fd, linux_file_handle *handle) noexcept nogil:
+    """The file's handle, if it is small enough for the record. 0 or -errno."""
     cdef int mount_id = 0
     cdef int error
     handle.handle_bytes = HANDLE_MAX
@@ -54,6 +39,72 @@ cdef int file_handle(int fd, linux_file_handle *handle) noexcept nogil:
     return error
 
 
+cdef bint same_birth(const Inode *inode, const linux_statx *stat) noexcept nogil:
+    """Whether the birth time, or what serves as one, is the record's."""
+    cdef const linux_statx_time *born = &stat.stx_ctime if inode.flags & INODE_BY_CTIME else &stat.stx_btime
+    return inode.born_sec == born.tv_sec and inode.born_nsec == born.tv_nsec
+
+
+cdef bint same_file(InodeTable *table, const Inode *inode, const linux_statx *stat) noexcept nogil:
+    """Whether `stat` is of the record's file, by all that is known without a handle."""
+    cdef const Mount *mount = table.mounts + inode.mount
+    return (stat.stx_ino == inode.ino and stat.stx_mnt_id == mount.id and stat.stx_mode & S_IFMT == inode.kind
+            and ((<uint64_t> stat.stx_dev_major << 32) | stat.stx_dev_minor) == mount.device
+            and same_birth(inode, stat))
+
+
+# How a mount's files are found again.
+
+cdef int mount_fd(InodeTable *table, uint32_t number, int fd, uint32_t kind) noexcept nogil:
+    """A descriptor on the mount by which handles can be opened (O_PATH will not do), through one of its files; -errno."""
+    cdef Mount *mount = table.mounts + number
+    cdef char name[16]
+    cdef int found = <int> load_acquire32(<uint32_t *> &mount.fd)
+    if found >= 0:
+        return found
+    if kind != S_IFDIR and kind != S_IFREG:
+        return -ENOENT
+    found = sys_openat(table.proc_fd, decimal(name, fd), O_RDONLY | O_NONBLOCK, 0)
+    if found < 0:
+        return found
+    lock(&table.mount_lock)
+    if mount.fd < 0:
+        store_release32(<uint32_t *> &mount.fd, <uint32_t> found)
+        found = -1
+    unlock(&table.mount_lock)
+    if found >= 0:
+        sys_close(found)
+    return mount.fd
+
+
+cdef int mount_how(InodeTable *table, uint32_t number, int fd, uint32_t kind) noexcept nogil:
+    """How files of the mount are found again once their descriptor is closed: tried out with the first of them."""
+    cdef Mount *mount = table.mounts + number
+    cdef linux_file_handle handle
+    cdef int how = <int> load_relaxed32(&mount.how)
+    cdef int through
+    if how != MOUNT_UNKNOWN:
+        return how
+    if table.no_handles or file_handle(fd, &handle) < 0:
+        how = MOUNT_NAMES
+    else:
+        through = mount_fd(table, number, fd, kind)
+        if through == -ENOENT:
+            return MOUNT_UNKNOWN   # nothing to try it with: the next file of this mount may do
+        how = MOUNT_NAMES
+        if through >= 0:
+            through = sys_open_by_handle_at(through, &handle, O_PATH | O_NOFOLLOW)
+            if through >= 0:
+                sys_close(through)
+                how = MOUNT_HANDLES
+    if how == MOUNT_NAMES:
+        store_release32(&table.by_name, 1)
+    store_release32(&mount.how, <uint32_t> how)
+    return how
+
+
+# Opening an evicted inode again.
+
 cdef int inode_fd(InodeTable *table, Inode *inode) noexcept nogil:
     """The O_PATH descriptor of a pinned inode, valid as long as the pin. -ESTALE: the file is gone."""
     cdef int fd = <int> load_acquire32(<uint32_t *> &inode.fd)
@@ -61,21 +112,109 @@ cdef int inode_fd(InodeTable *table, Inode *inode) noexcept nogil:
         if not inode.recent:
             inode.recent = 1
         return fd
-    return reopen(table, inode)
+    if inode.handle_size:
+        return adopt(table, inode, open_by_handle(table, inode))
+    return reopen_by_name(table, inode)
 
 
-cdef int reopen(InodeTable *table, Inode *inode) noexcept nogil:
-    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+cdef int open_by_handle(InodeTable *table, Inode *inode) noexcept nogil:
     cdef linux_file_handle handle
-    cdef int fd, other
+    cdef int through = table.mounts[inode.mount].fd
+    cdef int fd
     handle.handle_bytes = inode.handle_size
     handle.handle_type = inode.handle_type
     memcpy(handle.f_handle, inode.handle, inode.handle_size)
-    fd = sys_open_by_handle_at(table.mounts[inode.mount].fd, &handle, O_PATH | O_NOFOLLOW)
-    if fd == -EMFILE or fd == -ENFILE:
-        inodes_close_pending(table)
-        inodes_evict(table, EVICT_TRIES)
-        fd = sys_open_by_handle_at(table.mounts[inode.mount].fd, &handle, O_PATH | O_NOFOLLOW)
+    fd = sys_open_by_handle_at(through, &handle, O_PATH | O_NOFOLLOW)
+    if (fd == -EMFILE or fd == -ENFILE) and inodes_evict(table, EVICT_TRIES):
+        fd = sys_open_by_handle_at(through, &handle, O_PATH | O_NOFOLLOW)
+    return fd
+
+
+cdef int open_named(InodeTable *table, Inode *inode, int parent_fd, const char *name) noexcept nogil:
+    """Opens the name, and makes sure that it is the file that it was. fd, -ESTALE or -errno."""
+    cdef linux_statx stat
+    cdef int fd = sys_openat(parent_fd, name, O_PATH | O_NOFOLLOW, 0)
+    cdef int error
+    if (fd == -EMFILE or fd == -ENFILE) and inodes_evict(table, EVICT_TRIES):
+        fd = sys_openat(parent_fd, name, O_PATH | O_NOFOLLOW, 0)
+    if fd < 0:
+        return -ESTALE if fd == -ENOENT else fd
+    error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat)
+    if error < 0 or not same_file(table, inode, &stat):
+        sys_close(fd)
+        return error if error < 0 else -ESTALE
+    return fd
+
+
+cdef int open_renamed(InodeTable *table, Inode *inode, int parent_fd) noexcept nogil:
+    """Looks for the file under another name in the directory where it was: the host may have renamed it. fd or -ESTALE."""
+    cdef uint64_t listing[LISTING / 8]
+    cdef const linux_dirent *entry
+    cdef char name[16]
+    cdef int fd = -ESTALE
+    cdef int64_t got, at
+    cdef int directory = sys_openat(table.proc_fd, decimal(name, parent_fd), O_RDONLY | O_DIRECTORY, 0)
+    if directory < 0:
+        return -ESTALE
+    while fd == -ESTALE:
+        got = sys_getdents64(directory, listing, LISTING)
+        if got <= 0:
+            break
+        at = 0
+        while at < got and fd == -ESTALE:
+            entry = <const linux_dirent *> (<uint8_t *> listing + at)
+            if entry.d_ino == inode.ino:
+                fd = open_named(table, inode, parent_fd, entry.d_name)
+            at += entry.d_reclen
+    sys_close(directory)
+    return fd
+
+
+cdef int reopen_by_name(InodeTable *table, Inode *inode) noexcept nogil:
+    """Opens the topmost ancestor that has no descriptor, then the next one below it, down to the inode itself.
+
+    Each ancestor is pinned by its child, so the records stay; a descriptor of one may be evicted again on the way,
+    which is why the search starts over from below each time, and is bounded.
+    """
+    cdef Inode *target
+    cdef Inode *parent
+    cdef char name[NAME_MAX + 1]
+    cdef int tries = 0
+    cdef int depth, parent_fd, fd
+    while True:
+        target = inode
+        depth = 0
+        while True:
+            if target.parent == NONE:
+                return -ESTALE
+            parent = at_slot(table, target.parent)
+            parent_fd = <int> load_acquire32(<uint32_t *> &parent.fd)
+            if parent_fd >= 0:
+                break
+            target = parent
+            depth += 1
+        tries += 1
+        if tries > depth + REOPEN_TRIES:
+            return -ENFILE
+        parent.recent = 1
+        lock(&shard_of(table, key_hash(target.mount, target.ino)).lock)
+        if target.name == NAME_NONE:
+            name[0] = 0
+        else:
+            name_copy(&table.names, target.name, name)
+        unlock(&shard_of(table, key_hash(target.mount, target.ino)).lock)
+        fd = open_named(table, target, parent_fd, name) if name[0] else -ESTALE
+        if fd == -ESTALE:
+            fd = open_renamed(table, target, parent_fd)
+        fd = adopt(table, target, fd)
+        if fd < 0 or target == inode:
+            return fd
+
+
+cdef int adopt(InodeTable *table, Inode *inode, int fd) noexcept nogil:
+    """Gives the record the descriptor, unless another thread was faster. What it has then; a -errno goes through."""
+    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+    cdef int other
     if fd < 0:
         return fd
     fetch_add32(&table.account.cached, 1)
@@ -84,7 +223,7 @@ cdef int reopen(InodeTable *table, Inode *inode) noexcept nogil:
     if other < 0:
         store_fd(inode, fd)
         # Where the guest let go of it in the meantime, its last pin closes it; it is not in the cache.
-        if inode.lookups:
+        if inode.lookups or inode.children:
             cache_insert(table, shard, inode)
         inode.recent = 1
     unlock(&shard.lock)
@@ -96,58 +235,60 @@ cdef int reopen(InodeTable *table, Inode *inode) noexcept nogil:
     return fd
 
 
+# Closing descriptors.
+
 cdef void make_room(InodeTable *table) noexcept nogil:
+    """Closes what the budget does not allow any more."""
     cdef uint32_t over = descriptors_over_budget(table.account)
     if over:
         inodes_evict(table, over if over < EVICT_TRIES else EVICT_TRIES)
 
 
-cdef int handle_fd(InodeTable *table, Inode *inode) noexcept nogil:
-    """A descriptor of the inode's mount, not O_PATH, by which handles can be opened. -errno: none can be had now."""
-    cdef Mount *mount = table.mounts + inode.mount
-    cdef char name[16]
-    cdef int fd = <int> load_acquire32(<uint32_t *> &mount.fd)
-    cdef Inode *root = at_slot(table, ROOT_SLOT)
-    cdef Inode *through = root if root.mount == inode.mount else inode
-    if fd >= 0:
-        return fd
-    if through.kind != S_IFDIR and through.kind != S_IFREG:
-        return -EINVAL
-    fd = sys_openat(table.proc_fd, decimal(name, through.fd), O_RDONLY | O_NONBLOCK, 0)
-    if fd < 0:
-        return fd
-    lock(&table.mount_lock)
-    if mount.fd < 0:
-        store_release32(<uint32_t *> &mount.fd, <uint32_t> fd)
-        fd = -1
-    unlock(&table.mount_lock)
-    if fd >= 0:
-        sys_close(fd)
-    return mount.fd
+cdef bint settled(const linux_statx_time *time) noexcept nogil:
+    return time.tv_sec + SETTLED_SECONDS < clock_realtime()
+
+
+cdef bint found_by_name(InodeTable *table, Inode *inode, const linux_statx *stat) noexcept nogil:
+    """Whether the inode would be found again by parent and name, and nothing else taken for it. It is EVICTING.
+
+    A file that was born just now could be replaced by one with the same number and birth time, within one tick of the
+    file system's clock; so its descriptor is kept until it is older than that.
+    """
+    cdef char name[NAME_MAX + 1]
+    cdef linux_statx there
+    cdef int parent_fd
+    if inode.parent == NONE or inode.name == NAME_NONE or load_relaxed32(&inode.opens):
+        return False
+    if inode.flags & INODE_BY_CTIME:
+        inode.born_sec = stat.stx_ctime.tv_sec
+        inode.born_nsec = stat.stx_ctime.tv_nsec
+    if not settled(&stat.stx_ctime if inode.flags & INODE_BY_CTIME else &stat.stx_btime):
+        return False
+    name_copy(&table.names, inode.name, name)
+    parent_fd = <int> load_acquire32(<uint32_t *> &at_slot(table, inode.parent).fd)
+    # A parent that has no descriptor now was found by name itself, so the names above still held not long ago.
+    return parent_fd < 0 or (
+        sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, IDENTITY, &there) == 0
+        and same_file(table, inode, &there))
 
 
 cdef bint can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
-    """Gets the inode's handle, and makes sure once for each mount that handles can be opened. The inode is EVICTING."""
-    cdef Mount *mount = table.mounts + inode.mount
+    """Whether the file will be found again without its descriptor: it is not unlinked, and has a handle or a name.
+
+    The inode is EVICTING. What is learnt is kept in the record.
+    """
     cdef linux_file_handle handle
-    cdef int fd
-    if inode.flags & INODE_NO_HANDLE or mount.no_handles or not table.handles_open:
+    cdef linux_statx stat
+    # A file without a name lives by its descriptors alone.
+    if sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat) < 0 or stat.stx_nlink == 0:
         return False
+    if mount_how(table, inode.mount, inode.fd, inode.kind) != MOUNT_HANDLES:
+        return found_by_name(table, inode, &stat)
     if inode.handle_size:
         return True
     if file_handle(inode.fd, &handle) < 0:
-        inode.flags |= INODE_NO_HANDLE
+        inode.flags |= INODE_KEEP
         return False
-    fd = handle_fd(table, inode)
-    if fd < 0:
-        return False
-    if mount.handles_work == 0:
-        fd = sys_open_by_handle_at(fd, &handle, O_PATH | O_NOFOLLOW)
-        if fd < 0:
-            mount.no_handles = 1
-            return False
-        sys_close(fd)
-        mount.handles_work = 1
     inode.handle_type = <uint8_t> handle.handle_type
     inode.handle_size = <uint8_t> handle.handle_bytes
     memcpy(inode.handle, handle.f_handle, handle.handle_bytes)
@@ -155,7 +296,7 @@ cdef bint can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
 
 
 cdef Inode *choose_victim(InodeTable *table, Shard *shard) noexcept nogil:
-    """The least recently used inode of the shard that nobody uses now, taken out of the list and marked EVICTING."""
+    """The least recently used inode of the shard that nobody uses now, out of the list, pinned and marked EVICTING."""
     cdef int tries = 0
     cdef Inode *inode
     cdef uint64_t state
@@ -164,9 +305,10 @@ cdef Inode *choose_victim(InodeTable *table, Shard *shard) noexcept nogil:
         inode = at_slot(table, shard.lru_last)
         cache_remove(table, shard, inode)
         state = load_relaxed64(&inode.state)
-        # A second chance for what was used since; and what is pinned now is used now.
-        if not inode.recent and state & PINS == 1 and not inode.flags & INODE_NO_HANDLE and \
-                compare_exchange64(&inode.state, &state, state | EVICTING):
+        # A second chance for what was used since; and what is pinned now, but by its children, is used now.
+        if not inode.recent and not inode.flags & INODE_KEEP and state & PINS and \
+                state & PINS == <uint64_t> load_relaxed32(&inode.children) + (1 if inode.lookups else 0) and \
+                compare_exchange64(&inode.state, &state, (state | EVICTING) + 1):
             return inode
         inode.recent = 0
         cache_insert(table, shard, inode)
@@ -191,6 +333,7 @@ cdef bint evict_one(InodeTable *table, Shard *shard) noexcept nogil:
         cache_insert(table, shard, inode)
     unlock(&shard.lock)
     fetch_sub64(&inode.state, EVICTING)
+    inode_release(table, inode)
     if fd < 0:
         return False
     sys_close(fd)
@@ -203,7 +346,7 @@ cdef uint32_t inodes_evict(InodeTable *table, uint32_t count) noexcept nogil:
     cdef uint32_t evicted = 0
     cdef uint32_t misses = 0
     cdef uint32_t shard
-    while evicted < count and misses < SHARDS:
+    while evicted < count and misses < 2 * SHARDS:
         shard = fetch_add32(&table.next_victim, 1) & (SHARDS - 1)
         if evict_one(table, table.shards + shard):
             evicted += 1
@@ -211,22 +354,3 @@ cdef uint32_t inodes_evict(InodeTable *table, uint32_t count) noexcept nogil:
         else:
             misses += 1
     return evicted
-
-
-cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil:
-    """Closes the descriptors of inodes that were let go. Returns how many. May sleep."""
-    cdef uint32_t slot = exchange32(&table.to_close, NONE)
-    cdef uint32_t closed = 0
-    cdef Inode *inode
-    cdef int fd
-    while slot != NONE:
-        inode = at_slot(table, slot)
-        slot = inode.hash_next
-        fd = inode.fd
-        inode.fd = -1
-        free_slot(table, inode)
-        sys_close(fd)
-        fetch_sub32(&table.account.cached, 1)
-        fetch_sub32(&table.to_close_count, 1)
-        closed += 1
-    return closed

@@ -6,7 +6,7 @@ from .atomics cimport store_pointer, store_release32
 from .inode_table cimport (
     CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, NONE, Inode, InodeTable, Shard, at_slot, key_hash, shard_of)
 from .linux cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, memset, mmap
-from .locks cimport lock, unlock
+from .mutex cimport lock, unlock
 
 
 cdef bint more_slots(InodeTable *table, Shard *shard) noexcept nogil:

@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from .atomics cimport load_pointer, load_relaxed64, store_release32
 from .descriptors cimport Descriptors
 from .linux cimport mix64
+from .names cimport NameArena
 
 cdef enum:
     EVICTING = 0x40000000       # in the state word: its descriptor is being closed
@@ -28,8 +29,15 @@ cdef enum:
 cdef enum InodeFlags:
     INODE_INDEXED = 1
     INODE_CACHED = 2            # in the list of those with a descriptor
-    INODE_NO_HANDLE = 4         # the file system gave none that can be opened
+    INODE_KEEP = 4              # its descriptor cannot be closed: nothing could find the file again
     INODE_ROOT = 8
+    INODE_BY_CTIME = 16         # the file system knows no birth times: `born` is the last change
+
+
+cdef enum MountHow:
+    MOUNT_UNKNOWN
+    MOUNT_HANDLES               # a closed descriptor is opened again by file handle
+    MOUNT_NAMES                 # by parent and name
 
 
 cdef struct Inode:
@@ -37,18 +45,18 @@ cdef struct Inode:
     uint64_t lookups            # the guest's references; under the shard's lock, as all that follows but fd and recent
     uint64_t ino
     uint64_t freshness          # what an open compares to keep the guest's page cache
-    int64_t btime_sec
-    uint32_t btime_nsec
+    int64_t born_sec            # birth time, which tells it from a later file of the same number
+    uint32_t born_nsec
     uint32_t mount              # index into the table of mounts
     uint32_t slot               # its own number
     uint32_t hash_next          # in its bucket, in the free list, or among those to be closed
     int32_t fd                  # O_PATH; -1 while evicted
     uint32_t lru_previous
     uint32_t lru_next
-    uint32_t parent
-    uint32_t parent_generation
-    uint32_t name
-    uint32_t opens
+    uint32_t parent             # where it was last seen, kept where there are no handles: a slot that is pinned for it
+    uint32_t name               # in that directory
+    uint32_t children           # pins of its children
+    uint32_t opens              # files the guest has open, counted where there are no handles
     uint16_t kind               # S_IFMT bits of its mode
     uint8_t flags
     uint8_t recent              # used since the eviction looked last
@@ -74,8 +82,7 @@ cdef struct Mount:
     uint64_t device
     uint64_t id
     int32_t fd                  # by which handles are opened; -1: none yet
-    uint32_t no_handles         # they cannot be opened here
-    uint32_t handles_work       # one was opened
+    uint32_t how                # a MountHow
 
 
 cdef struct InodeTable:
@@ -86,10 +93,13 @@ cdef struct InodeTable:
     Mount *mounts
     uint32_t mount_count
     uint32_t mount_lock
+    uint32_t tree_lock          # of parents and names
     uint32_t to_close           # slots whose descriptor is yet to be closed, linked by hash_next
     uint32_t to_close_count
     uint32_t known              # inodes that the guest knows, the root not counted
-    uint32_t handles_open       # open_by_handle_at may be used
+    uint32_t no_handles         # file handles are not to be used
+    uint32_t by_name            # there is a mount whose files are found by name
+    NameArena names
     uint32_t next_victim        # shard in which eviction looks next
     int root_fd
     uint64_t root_ino

@@ -9,10 +9,12 @@ from .linux cimport linux_statx
 
 cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int proc_fd) noexcept nogil
 cdef void inodes_destroy(InodeTable *table) noexcept nogil
-cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil
-cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil
+cdef bint inodes_have_handles(InodeTable *table) noexcept nogil
 cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil
-cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil
-cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, uint64_t *nodeid) noexcept nogil
+cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino, uint32_t kind) noexcept nogil
+cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, Inode *parent, const char *name,
+                   uint64_t *nodeid) noexcept nogil
+cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil
+cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const char *name) noexcept nogil
 cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil
 cdef void inodes_forget_all(InodeTable *table) noexcept nogil

@@ -3,20 +3,23 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from .atomics cimport (
-    compare_exchange32, compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32, load_acquire64,
-    load_relaxed32, store_release32, store_release64)
+    compare_exchange64, fetch_add32, fetch_add64, fetch_sub32, load_acquire32, load_acquire64, load_relaxed32,
+    store_release32, store_release64)
 from .descriptors cimport Descriptors
-from .inode_cache cimport cache_insert, cache_remove, file_handle, make_room
+from .inode_cache cimport file_handle, make_room, mount_how, same_birth
 from .inode_index cimport index_find, index_insert, index_remove
-from .inode_slots cimport free_slot, more_slots, take_slot
+from .inode_lifetime cimport cache_insert, cache_remove, inode_acquire, inode_release
+from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
-    CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_ROOT, MOUNTS_MAX, NONE, PINS, ROOT_SLOT,
-    SEGMENTS, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash, shard_of, store_fd)
+    CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_ROOT, MOUNT_HANDLES,
+    MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid,
+    key_hash, shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, ENOMEM, EOVERFLOW, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE,
-    S_IFMT, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, calloc, free, linux_file_handle, linux_statx, memcmp, memset,
-    mmap, munmap, sched_yield, sys_close, sys_statx)
-from .locks cimport lock, unlock
+    S_IFDIR, S_IFMT, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, calloc, free, linux_file_handle, linux_statx, memcmp,
+    memset, mmap, munmap, sys_close, sys_statx)
+from .mutex cimport lock, unlock
+from .names cimport name_drop, name_equals, name_keep, names_create, names_destroy
 
 
 cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int proc_fd) noexcept nogil:
@@ -34,6 +37,9 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int
     table.mounts = <Mount *> mmap(NULL, <size_t> MOUNTS_MAX * sizeof(Mount), PROT_READ | PROT_WRITE,
                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     table.shards = <Shard *> calloc(SHARDS, sizeof(Shard))
+    error = names_create(&table.names)
+    if error < 0:
+        return error
     if table.chunks == MAP_FAILED or table.mounts == MAP_FAILED or table.shards == NULL:
         return -ENOMEM
     for i in range(SHARDS):
@@ -62,8 +68,12 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int
     lock(&shard_of(table, key_hash(mount, root.ino)).lock)
     index_insert(table, shard_of(table, key_hash(mount, root.ino)), key_hash(mount, root.ino), root)
     unlock(&shard_of(table, key_hash(mount, root.ino)).lock)
-    table.handles_open = 1
     return 0
+
+
+cdef bint inodes_have_handles(InodeTable *table) noexcept nogil:
+    """Whether files on the root's mount can be opened by handle."""
+    return mount_how(table, at_slot(table, ROOT_SLOT).mount, table.root_fd, S_IFDIR) == MOUNT_HANDLES
 
 
 cdef void fill(Inode *inode, uint32_t mount, const linux_statx *stat) noexcept nogil:
@@ -71,8 +81,10 @@ cdef void fill(Inode *inode, uint32_t mount, const linux_statx *stat) noexcept n
     inode.ino = stat.stx_ino
     inode.kind = stat.stx_mode & S_IFMT
     if stat.stx_mask & STATX_BTIME:
-        inode.btime_sec = stat.stx_btime.tv_sec
-        inode.btime_nsec = stat.stx_btime.tv_nsec
+        inode.born_sec = stat.stx_btime.tv_sec
+        inode.born_nsec = stat.stx_btime.tv_nsec
+    else:
+        inode.flags |= INODE_BY_CTIME
 
 
 cdef void inodes_destroy(InodeTable *table) noexcept nogil:
@@ -99,6 +111,7 @@ cdef void inodes_destroy(InodeTable *table) noexcept nogil:
             for segment in range(SEGMENTS):
                 free(table.shards[i].segments[segment])
         free(table.shards)
+    names_destroy(&table.names)
     memset(table, 0, sizeof(InodeTable))
 
 
@@ -128,42 +141,7 @@ cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil:
     return i
 
 
-cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil:
-    """Pins the inode for the caller. NULL for an id that the guest does not know, or knew once."""
-    cdef uint32_t slot = <uint32_t> nodeid
-    cdef Inode *inode
-    cdef uint64_t state
-    if slot == NONE or slot >> CHUNK_BITS >= load_acquire32(&table.chunk_count):
-        return NULL
-    inode = at_slot(table, slot)
-    state = load_acquire64(&inode.state)
-    while True:
-        if state >> 32 != nodeid >> 32 or not state & PINS:
-            return NULL
-        if state & EVICTING:
-            sched_yield()
-            state = load_acquire64(&inode.state)
-        elif compare_exchange64(&inode.state, &state, state + 1):
-            return inode
-
-
-cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil:
-    """Gives a pin back. The last frees the slot; the descriptor is left to inodes_close_pending, which may sleep."""
-    cdef uint32_t first
-    if fetch_sub64(&inode.state, 1) & PINS != 1:
-        return
-    if inode.fd < 0:
-        free_slot(table, inode)
-        return
-    fetch_add32(&table.to_close_count, 1)
-    first = load_relaxed32(&table.to_close)
-    while True:
-        inode.hash_next = first
-        if compare_exchange32(&table.to_close, &first, inode.slot):
-            return
-
-
-cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil:
+cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino, uint32_t kind) noexcept nogil:
     """One more reference of the guest to a known inode that its descriptor pins. Its nodeid, or 0: no such inode."""
     cdef uint64_t hash = key_hash(mount, ino)
     cdef Shard *shard = shard_of(table, hash)
@@ -171,7 +149,7 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
     cdef Inode *inode
     lock(&shard.lock)
     inode = index_find(table, shard, hash, mount, ino)
-    if inode != NULL and inode.fd >= 0:
+    if inode != NULL and inode.fd >= 0 and inode.kind == kind:
         inode.lookups += 1
         if not inode.recent:
             inode.recent = 1
@@ -180,40 +158,45 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
     return nodeid
 
 
-cdef bint same_birth(const Inode *inode, const linux_statx *stat) noexcept nogil:
-    if not stat.stx_mask & STATX_BTIME:
-        return True
-    return inode.btime_sec == stat.stx_btime.tv_sec and inode.btime_nsec == stat.stx_btime.tv_nsec
-
-
-cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, uint64_t *nodeid) noexcept nogil:
+cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, Inode *parent, const char *name,
+                   uint64_t *nodeid) noexcept nogil:
     """A reference of the guest to the file that `fd` (O_PATH) and `stat` are of: to its record, or to a new one.
 
-    The descriptor is the table's from now on. 0, or -ENOMEM.
+    `parent` and `name` are where it was found (NULL: not by name). The descriptor is the table's from now on. 0 or
+    -ENOMEM.
     """
     cdef uint64_t hash = key_hash(mount, stat.stx_ino)
     cdef Shard *shard = shard_of(table, hash)
     cdef linux_file_handle handle
+    cdef bint by_name = mount_how(table, mount, fd, stat.stx_mode & S_IFMT) != MOUNT_HANDLES
     cdef bint have_handle = False
     cdef bint spare = False
     cdef Inode *inode
     fetch_add32(&table.account.cached, 1)
+    handle.handle_bytes = 0
     lock(&shard.lock)
     while True:
         inode = index_find(table, shard, hash, mount, stat.stx_ino)
-        if inode == NULL or inode.fd >= 0:
+        if inode == NULL:
+            break
+        if inode.fd >= 0:
+            # The descriptor pins the number, unless the file system gives one number to several files.
+            if inode.kind != stat.stx_mode & S_IFMT:
+                index_remove(table, shard, inode)
+                inode = NULL
             break
         # Evicted: the same number may be another file by now. Its handle tells, which is not asked for under the lock.
-        if not have_handle:
+        if inode.handle_size and not have_handle:
             unlock(&shard.lock)
             have_handle = True
             if file_handle(fd, &handle) < 0:
                 handle.handle_bytes = 0
             lock(&shard.lock)
             continue
-        if same_birth(inode, stat) and inode.handle_size == handle.handle_bytes and \
-                inode.handle_type == handle.handle_type and \
-                memcmp(inode.handle, handle.f_handle, inode.handle_size) == 0:
+        if same_birth(inode, stat) and inode.kind == stat.stx_mode & S_IFMT and \
+                inode.handle_size == handle.handle_bytes and (
+                not inode.handle_size or inode.handle_type == handle.handle_type and
+                memcmp(inode.handle, handle.f_handle, inode.handle_size) == 0):
             store_fd(inode, fd)
             cache_insert(table, shard, inode)
         else:
@@ -239,12 +222,78 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     inode.lookups += 1
     inode.recent = 1
     nodeid[0] = inode_nodeid(inode)
+    if by_name:
+        fetch_add64(&inode.state, 1)
     unlock(&shard.lock)
     if spare:
         sys_close(fd)
         fetch_sub32(&table.account.cached, 1)
+    if by_name:
+        if parent != NULL:
+            inode_seen_at(table, inode, parent, name)
+        inode_release(table, inode)
     make_room(table)
     return 0
+
+
+cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil:
+    """The known inode of this number, pinned; NULL: there is none, or it is being evicted just now."""
+    cdef uint64_t hash = key_hash(mount, ino)
+    cdef Shard *shard = shard_of(table, hash)
+    cdef Inode *inode
+    cdef uint64_t state
+    lock(&shard.lock)
+    inode = index_find(table, shard, hash, mount, ino)
+    if inode != NULL:
+        state = load_acquire64(&inode.state)
+        if state & EVICTING or not compare_exchange64(&inode.state, &state, state + 1):
+            inode = NULL
+    unlock(&shard.lock)
+    return inode
+
+
+cdef bint is_ancestor(InodeTable *table, const Inode *inode, const Inode *of) noexcept nogil:
+    while of.slot != ROOT_SLOT and of.parent != NONE:
+        if of == inode:
+            return True
+        of = at_slot(table, of.parent)
+    return of == inode
+
+
+cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const char *name) noexcept nogil:
+    """Remembers where the file is, by which it is found again where there are no handles. Both are pinned."""
+    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+    cdef uint32_t kept, old_name
+    cdef uint32_t old_parent = NONE
+    cdef Inode *old
+    if inode.flags & INODE_ROOT:
+        return
+    lock(&table.tree_lock)
+    lock(&shard.lock)
+    if inode.parent == parent.slot and name_equals(&table.names, inode.name, name):
+        unlock(&shard.lock)
+        unlock(&table.tree_lock)
+        return
+    kept = name_keep(&table.names, name)
+    # A file that the host moves about while it is looked up must not end as its own ancestor.
+    if kept != NONE and (inode.parent == parent.slot or not load_relaxed32(&inode.children)
+                         or not is_ancestor(table, inode, parent)):
+        old_name = inode.name
+        inode.name = kept
+        if inode.parent != parent.slot:
+            fetch_add64(&parent.state, 1)
+            fetch_add32(&parent.children, 1)
+            old_parent = inode.parent
+            inode.parent = parent.slot
+    else:
+        old_name = kept
+    unlock(&shard.lock)
+    unlock(&table.tree_lock)
+    name_drop(&table.names, old_name)
+    if old_parent != NONE:
+        old = at_slot(table, old_parent)
+        fetch_sub32(&old.children, 1)
+        inode_release(table, old)
 
 
 cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil:
@@ -262,7 +311,8 @@ cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexc
             if not inode.lookups:
                 last = True
                 index_remove(table, shard, inode)
-                cache_remove(table, shard, inode)
+                if not load_relaxed32(&inode.children):
+                    cache_remove(table, shard, inode)
         unlock(&shard.lock)
     if last:
         fetch_sub32(&table.known, 1)

@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/fsverity.h>
 #include <linux/futex.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
@@ -18,10 +19,13 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -54,6 +58,14 @@
 #endif
 #ifndef AT_STATX_DONT_SYNC
 #define AT_STATX_DONT_SYNC 0x4000
+#endif
+#ifndef F_OFD_GETLK
+#define F_OFD_GETLK 36
+#define F_OFD_SETLK 37
+#define F_OFD_SETLKW 38
+#endif
+#ifndef AT_STATX_FORCE_SYNC
+#define AT_STATX_FORCE_SYNC 0x2000
 #endif
 #ifndef STATX_MNT_ID
 #define STATX_MNT_ID 0x1000U
@@ -209,6 +221,26 @@ static inline int sys_open_by_handle_at(int mount_fd, struct linux_file_handle *
     SYS_RETRIED(syscall(SYS_open_by_handle_at, mount_fd, handle, flags | O_CLOEXEC));
 }
 
+static inline int sys_ioctl(int fd, unsigned long request, void *argument) { SYS_RETRIED(ioctl(fd, request, argument)); }
+static inline int sys_flock(int fd, int operation) { return sys_result(flock(fd, operation)); }
+static inline int sys_fcntl_lock(int fd, int command, struct flock *lock) { return sys_result(fcntl(fd, command, lock)); }
+
+/* The signal that makes a blocking lock return: directed at one thread, which alone does not block it. */
+static inline int sys_interrupt(int tid) { return sys_result(syscall(SYS_tgkill, getpid(), tid, SIGRTMIN + 1)); }
+static inline void interrupt_handler(int number) { (void)number; }
+static inline int interrupt_allow(void) {
+    struct sigaction action;
+    sigset_t set;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = interrupt_handler;
+    sigemptyset(&action.sa_mask);
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN + 1);
+    if (sigaction(SIGRTMIN + 1, &action, NULL) < 0)
+        return -errno;
+    return -pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
 /* Credentials of the calling thread alone; the C library's functions would change every thread. */
 static inline int sys_setresuid(uint32_t real, uint32_t effective, uint32_t saved) {
     return sys_result(syscall(SYS_setresuid, real, effective, saved));
@@ -269,6 +301,20 @@ static inline int sys_futex_wake(uint32_t *word, int count) {
     return sys_result(syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count));
 }
 
+/* Seconds of the time of day, as exact as a tick. */
+static inline int64_t clock_realtime(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return now.tv_sec;
+}
+
+/* Nanoseconds of the time of day, as exact as a tick. */
+static inline int64_t clock_realtime_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 static inline int64_t clock_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -302,6 +348,21 @@ static inline int sys_mappable(int fd, uint64_t end, uint64_t *page) {
     return 0;
 }
 
+/* "uid:gid:mode:kind" as containers/storage writes it; rdev in the encoding of device_encode. */
+static inline void format_override(char *text, size_t size, uint32_t uid, uint32_t gid, uint32_t mode, uint32_t rdev) {
+    uint32_t major = rdev >> 8 & 0xfff, minor = (rdev & 0xff) | (rdev >> 12 & ~0xffU);
+    int at = snprintf(text, size, "%u:%u:%04o:", uid, gid, mode & 07777);
+    switch (mode & S_IFMT) {
+    case S_IFDIR: snprintf(text + at, size - at, "dir"); break;
+    case S_IFLNK: snprintf(text + at, size - at, "symlink"); break;
+    case S_IFIFO: snprintf(text + at, size - at, "pipe"); break;
+    case S_IFSOCK: snprintf(text + at, size - at, "socket"); break;
+    case S_IFCHR: snprintf(text + at, size - at, "char-%u-%u", major, minor); break;
+    case S_IFBLK: snprintf(text + at, size - at, "block-%u-%u", major, minor); break;
+    default: snprintf(text + at, size - at, "file");
+    }
+}
+
 static inline uint32_t device_encode(uint32_t major, uint32_t minor) {
     return (minor & 0xff) | (major << 8) | ((minor & ~0xffU) << 12);
 }
@@ -314,10 +375,13 @@ static inline uint64_t mix64(uint64_t value) {
     return value ^ value >> 33;
 }
 
-/* A kernel-side thread with every signal blocked but those that a fault raises in it. */
+/* A thread with every signal blocked but those that a fault raises in it. */
 typedef void *(*thread_main)(void *);
-static inline int thread_start(pthread_t *thread, thread_main entry, void *argument, const char *name) {
+static inline int thread_start(pthread_t *thread, thread_main entry, void *argument, const char *name, size_t stack) {
     sigset_t all, before;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, stack);
     sigfillset(&all);
     sigdelset(&all, SIGBUS);
     sigdelset(&all, SIGSEGV);
@@ -326,7 +390,8 @@ static inline int thread_start(pthread_t *thread, thread_main entry, void *argum
     sigdelset(&all, SIGABRT);
     sigdelset(&all, SIGSYS);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(thread, NULL, entry, argument);
+    int error = pthread_create(thread, &attributes, entry, argument);
+    pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!error)
         pthread_setname_np(*thread, name);

@@ -70,6 +70,7 @@ cdef extern from "linux.h" nogil:
         AT_NO_AUTOMOUNT
         AT_REMOVEDIR
         AT_STATX_DONT_SYNC
+        AT_STATX_FORCE_SYNC
         AT_SYMLINK_FOLLOW
         AT_SYMLINK_NOFOLLOW
         RESOLVE_CACHED
@@ -93,6 +94,14 @@ cdef extern from "linux.h" nogil:
         IOV_MAX
         UTIME_NOW
         UTIME_OMIT
+        FS_IOC_ENABLE_VERITY
+        FS_IOC_FSGETXATTR
+        FS_IOC_FSSETXATTR
+        FS_IOC_GETFLAGS
+        FS_IOC_MEASURE_VERITY
+        FS_IOC_SETFLAGS
+        FS_IOC32_GETFLAGS
+        FS_IOC32_SETFLAGS
 
     enum:
         S_IFMT
@@ -112,7 +121,10 @@ cdef extern from "linux.h" nogil:
         STATX_ATIME
         STATX_BASIC_STATS
         STATX_BTIME
+        STATX_CTIME
         STATX_MNT_ID
+        STATX_MTIME
+        STATX_SIZE
         STATX_TYPE
 
     enum:
@@ -142,6 +154,38 @@ cdef extern from "linux.h" nogil:
     struct iovec:
         void *iov_base
         size_t iov_len
+
+    enum:
+        F_OFD_GETLK
+        F_OFD_SETLK
+        F_OFD_SETLKW
+        F_RDLCK
+        F_UNLCK
+        F_WRLCK
+        LOCK_EX
+        LOCK_NB
+        LOCK_SH
+        LOCK_UN
+
+    struct fsxattr:
+        uint32_t fsx_xflags
+
+    struct fsverity_enable_arg:
+        uint32_t salt_size
+        uint64_t salt_ptr
+        uint32_t sig_size
+        uint64_t sig_ptr
+
+    struct fsverity_digest:
+        uint16_t digest_algorithm
+        uint16_t digest_size
+
+    struct flock:
+        short l_type
+        short l_whence
+        int64_t l_start
+        int64_t l_len
+        int l_pid
 
     struct timespec:
         int64_t tv_sec
@@ -265,6 +309,11 @@ cdef extern from "linux.h" nogil:
     int sys_removexattr(const char *path, const char *name)
     int sys_name_to_handle_at(int dir, const char *path, linux_file_handle *handle, int *mount_id, int flags)
     int sys_open_by_handle_at(int mount_fd, linux_file_handle *handle, int flags)
+    int sys_ioctl(int fd, unsigned long request, void *argument)
+    int sys_flock(int fd, int operation)
+    int sys_fcntl_lock(int fd, int command, flock *lock)
+    int sys_interrupt(int tid)
+    int interrupt_allow()
     int sys_setresuid(uint32_t real, uint32_t effective, uint32_t saved)
     int sys_setresgid(uint32_t real, uint32_t effective, uint32_t saved)
     int sys_setgroups(int count, const uint32_t *groups)
@@ -285,8 +334,11 @@ cdef extern from "linux.h" nogil:
     int sys_futex_wake(uint32_t *word, int count)
     int sys_errno()
     int sys_mappable(int fd, uint64_t end, uint64_t *page)
+    int64_t clock_realtime()
+    int64_t clock_realtime_ns()
     int64_t clock_ns()
     char *decimal(char *buffer, int number)
+    void format_override(char *text, size_t size, uint32_t uid, uint32_t gid, uint32_t mode, uint32_t rdev)
     uint32_t device_encode(uint32_t major, uint32_t minor)
     uint64_t mix64(uint64_t value)
-    int thread_start(pthread_t *thread, thread_main entry, void *argument, const char *name)
+    int thread_start(pthread_t *thread, thread_main entry, void *argument, const char *name, size_t stack)

@@ -3,20 +3,27 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from .caller cimport caller_enter, caller_leave
-from .entries cimport check_name, enter_file, lookup_name, open_inode
-from .file_ops cimport add_handle, host_flags, may_open
+from .entries cimport check_name, enter_file, fill_attr_out, lookup_name
+from .extensions cimport SecurityContext, contexts_of
+from .file_ops cimport add_handle, host_flags, open_file
 from .fuse_abi cimport (
-    fuse_create_in, fuse_entry_out, fuse_link_in, fuse_mkdir_in, fuse_mknod_in, fuse_open_out, fuse_rename2_in,
-    fuse_rename_in)
+    FUSE_DONT_MASK, FUSE_SECURITY_CTX, fuse_attr_out, fuse_create_in, fuse_entry_out, fuse_link_in,
+    fuse_mkdir_in, fuse_mknod_in, fuse_open_out, fuse_rename2_in, fuse_rename_in)
 from .inode_cache cimport inode_fd
-from .inode_table cimport Inode
-from .inodes cimport inode_acquire, inode_forget, inode_release
+from .inode_lifetime cimport inode_acquire, inode_release
+from .inode_table cimport MOUNT_HANDLES, Inode
+from .inodes cimport inode_find, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
-    AT_REMOVEDIR, AT_SYMLINK_FOLLOW, EEXIST, EINVAL, ENOENT, ESTALE, O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK,
-    O_TRUNC, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFMT, S_IFREG, decimal, memset, sys_close,
-    sys_linkat, sys_mkdirat, sys_mknodat, sys_openat, sys_renameat2, sys_symlinkat, sys_unlinkat)
+    AT_NO_AUTOMOUNT, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, EEXIST, EINVAL, EISDIR, EMFILE, ENFILE,
+    ENOENT, EOPNOTSUPP, ESTALE, O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_TMPFILE, O_TRUNC, RENAME_EXCHANGE,
+    RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, STATX_BASIC_STATS, STATX_MNT_ID,
+    decimal, linux_statx, memset, sys_close, sys_linkat, sys_mkdirat, sys_mknodat, sys_openat, sys_renameat2, sys_statx,
+    sys_symlinkat, sys_unlinkat)
+from .override cimport override_host_mode, override_set
 from .request cimport Request, next_bytes, next_name, reply
 from .share cimport Context
+from .xattr_ops cimport set_label
+
 
 # What CREATE answers.
 cdef struct Created:
@@ -27,6 +34,7 @@ cdef struct Created:
 cdef enum:
     RENAME_FLAGS = RENAME_EXCHANGE | RENAME_NOREPLACE | RENAME_WHITEOUT
     EXISTING_TRIES = 4
+    CONTEXTS_MAX = 4
 
 
 cdef Inode *parent_of(Context *ctx, const Request *request, int *fd) noexcept nogil:
@@ -42,19 +50,79 @@ cdef Inode *parent_of(Context *ctx, const Request *request, int *fd) noexcept no
     return parent
 
 
-cdef int reply_created(Context *ctx, Request *request, Inode *parent, int parent_fd, const char *name,
-                       int error) noexcept nogil:
+cdef int describe(Context *ctx, Request *request, const Inode *parent, int fd, uint32_t mode, uint32_t umask,
+                  uint32_t rdev) noexcept nogil:
+    """Notes what the host does not know of a new file: its owner and mode (fake root), its security contexts. 0, -errno."""
+    cdef SecurityContext contexts[CONTEXTS_MAX]
+    cdef fuse_attr_out above
+    cdef uint32_t gid = request.header.gid
+    cdef int count, i
+    cdef int error = 0
+    if ctx.share.options.override_stat:
+        if ctx.share.flags & FUSE_DONT_MASK:
+            mode &= ~umask
+        if mode & S_IFMT != S_IFLNK and fill_attr_out(ctx, parent.fd, &above) == 0 and above.attr.mode & S_ISGID:
+            gid = above.attr.gid
+            if mode & S_IFMT == S_IFDIR:
+                mode |= S_ISGID
+        error = override_set(ctx, fd, request.header.uid, gid, mode, rdev)
+    if error == 0 and ctx.share.flags & FUSE_SECURITY_CTX:
+        count = contexts_of(request, contexts, CONTEXTS_MAX)
+        if count < 0:
+            return count
+        for i in range(count):
+            error = set_label(ctx, fd, contexts[i].name, contexts[i].label, contexts[i].size)
+            if error < 0:
+                return error
+    return error
+
+
+cdef int describe_entry(Context *ctx, Request *request, const Inode *parent, uint32_t mode, uint32_t umask, uint32_t rdev,
+                        fuse_entry_out *out) noexcept nogil:
+    """describe(), for a file that has been looked up already; its attributes are told anew."""
+    cdef Inode *inode
+    cdef fuse_attr_out attributes
+    cdef int error
+    if not ctx.share.options.override_stat and not ctx.share.flags & FUSE_SECURITY_CTX:
+        return 0
+    inode = inode_acquire(&ctx.share.inodes, out.nodeid)
+    if inode == NULL:
+        return -ESTALE
+    error = inode_fd(&ctx.share.inodes, inode)
+    if error >= 0:
+        error = describe(ctx, request, parent, inode.fd, mode, umask, rdev)
+        if error == 0:
+            error = fill_attr_out(ctx, inode.fd, &attributes)
+            if error == 0:
+                out.attr = attributes.attr
+    inode_release(&ctx.share.inodes, inode)
+    return error
+
+
+cdef int reply_created(Context *ctx, Request *request, Inode *parent, int parent_fd, const char *name, uint32_t mode,
+                       uint32_t umask, uint32_t rdev, int error) noexcept nogil:
     """Answers with the entry of what was just created, unless that failed; lets go of the parent."""
     cdef fuse_entry_out out
     if error == 0:
-        error = lookup_name(ctx, parent_fd, name, &out)
+        error = lookup_name(ctx, parent, parent_fd, name, &out)
+        if error == 0:
+            error = describe_entry(ctx, request, parent, mode, umask, rdev, &out)
+            if error < 0:
+                inode_forget(&ctx.share.inodes, out.nodeid, 1)
+                sys_unlinkat(parent_fd, name, AT_REMOVEDIR if mode & S_IFMT == S_IFDIR else 0)
     inode_release(&ctx.share.inodes, parent)
     return error if error < 0 else reply(request, &out, sizeof(out))
+
+
+cdef inline uint32_t host_mode(const Context *ctx, uint32_t mode) noexcept nogil:
+    """The mode that a new file gets on the host; umask and default ACLs see to the rest."""
+    return override_host_mode(mode) if ctx.share.options.override_stat else mode & 0o7777
 
 
 cdef int op_mknod(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_mknod_in *args = <const fuse_mknod_in *> next_bytes(request, sizeof(fuse_mknod_in))
     cdef const char *name = next_name(request)
+    cdef uint32_t kind = args.mode & S_IFMT
     cdef Inode *parent
     cdef int fd, error
     if check_name(name) < 0:
@@ -64,14 +132,18 @@ cdef int op_mknod(Context *ctx, Request *request) noexcept nogil:
         return fd
     error = caller_enter(ctx, request, args.umask)
     if error == 0:
-        error = sys_mknodat(fd, name, args.mode & (S_IFMT | 0o7777), args.rdev)
+        # A regular file stands in for what a plain user may not make, or give an attribute to.
+        error = sys_mknodat(fd, name, (<uint32_t> S_IFREG if ctx.share.options.override_stat else kind)
+                            | host_mode(ctx, args.mode), args.rdev)
         caller_leave(ctx, request)
-    return reply_created(ctx, request, parent, fd, name, error)
+    return reply_created(ctx, request, parent, fd, name, args.mode if kind else args.mode | S_IFREG, args.umask,
+                         args.rdev, error)
 
 
 cdef int op_mkdir(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_mkdir_in *args = <const fuse_mkdir_in *> next_bytes(request, sizeof(fuse_mkdir_in))
     cdef const char *name = next_name(request)
+    cdef uint32_t mode = S_IFDIR | args.mode & 0o7777
     cdef Inode *parent
     cdef int fd, error
     if check_name(name) < 0:
@@ -81,9 +153,9 @@ cdef int op_mkdir(Context *ctx, Request *request) noexcept nogil:
         return fd
     error = caller_enter(ctx, request, args.umask)
     if error == 0:
-        error = sys_mkdirat(fd, name, args.mode & 0o7777)
+        error = sys_mkdirat(fd, name, host_mode(ctx, mode))
         caller_leave(ctx, request)
-    return reply_created(ctx, request, parent, fd, name, error)
+    return reply_created(ctx, request, parent, fd, name, mode, args.umask, 0, error)
 
 
 cdef int op_symlink(Context *ctx, Request *request) noexcept nogil:
@@ -100,7 +172,7 @@ cdef int op_symlink(Context *ctx, Request *request) noexcept nogil:
     if error == 0:
         error = sys_symlinkat(target, fd, name)
         caller_leave(ctx, request)
-    return reply_created(ctx, request, parent, fd, name, error)
+    return reply_created(ctx, request, parent, fd, name, S_IFLNK | 0o777, 0, 0, error)
 
 
 cdef int op_link(Context *ctx, Request *request) noexcept nogil:
@@ -125,18 +197,18 @@ cdef int op_link(Context *ctx, Request *request) noexcept nogil:
             # Through /proc, since a link of the descriptor itself would need CAP_DAC_READ_SEARCH.
             error = sys_linkat(ctx.share.proc_fd, decimal(old_name, old_fd), fd, name, AT_SYMLINK_FOLLOW)
             if error == 0:
-                error = enter_file(ctx, old_fd, &out)
+                error = enter_file(ctx, old_fd, parent, name, &out)
         inode_release(&ctx.share.inodes, old)
     inode_release(&ctx.share.inodes, parent)
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 
-cdef int open_existing(Context *ctx, int parent_fd, const char *name, uint32_t flags,
+cdef int open_existing(Context *ctx, Inode *parent, int parent_fd, const char *name, uint32_t flags, uint32_t open_flags,
                        fuse_entry_out *out) noexcept nogil:
     """Opens what has the name already, for a CREATE without O_EXCL. fd or -errno."""
     cdef Inode *inode
     cdef int fd
-    cdef int error = lookup_name(ctx, parent_fd, name, out)
+    cdef int error = lookup_name(ctx, parent, parent_fd, name, out)
     if error < 0:
         return error
     inode = inode_acquire(&ctx.share.inodes, out.nodeid)
@@ -144,15 +216,30 @@ cdef int open_existing(Context *ctx, int parent_fd, const char *name, uint32_t f
     fd = -ESTALE
     if inode != NULL:
         if inode.kind == S_IFREG:
-            fd = open_inode(ctx, inode, host_flags(ctx, flags))
+            fd = open_file(ctx, inode, flags, open_flags)
         inode_release(&ctx.share.inodes, inode)
     if fd < 0:
         inode_forget(&ctx.share.inodes, out.nodeid, 1)
     return fd
 
 
-cdef int open_new(Context *ctx, Request *request, int parent_fd, const char *name, const fuse_create_in *args,
-                  fuse_entry_out *out) noexcept nogil:
+cdef int enter_new(Context *ctx, Request *request, Inode *parent, int parent_fd, const char *name, int fd,
+                   const fuse_create_in *args, fuse_entry_out *out) noexcept nogil:
+    """The entry of a file that was created and opened; it is removed again where that fails (a NULL name: it has none)."""
+    cdef uint32_t mode = S_IFREG | args.mode & 0o7777
+    cdef int error = describe(ctx, request, parent, fd, mode, args.umask, 0)
+    if error == 0:
+        error = enter_file(ctx, fd, parent if name != NULL else NULL, name, out)
+    if error < 0:
+        sys_close(fd)
+        if name != NULL:
+            sys_unlinkat(parent_fd, name, 0)
+        return error
+    return fd
+
+
+cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, const char *name,
+                  const fuse_create_in *args, fuse_entry_out *out) noexcept nogil:
     """Creates and opens the file as the caller, or opens the one that is there. fd or -errno."""
     cdef int flags = host_flags(ctx, args.flags) & ~O_TRUNC | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK
     cdef int fd, error, _i
@@ -160,27 +247,35 @@ cdef int open_new(Context *ctx, Request *request, int parent_fd, const char *nam
         error = caller_enter(ctx, request, args.umask)
         if error < 0:
             return error
-        fd = sys_openat(parent_fd, name, flags, args.mode & 0o7777)
+        fd = sys_openat(parent_fd, name, flags, host_mode(ctx, args.mode & 0o7777))
         caller_leave(ctx, request)
+        if fd == -EMFILE:
+            fd = -ENFILE
         if fd >= 0:
-            error = enter_file(ctx, fd, out)
-            if error < 0:
-                sys_close(fd)
-            return error if error < 0 else fd
+            return enter_new(ctx, request, parent, parent_fd, name, fd, args, out)
         if fd != -EEXIST or args.flags & O_EXCL:
             return fd
-        fd = open_existing(ctx, parent_fd, name, args.flags, out)
+        fd = open_existing(ctx, parent, parent_fd, name, args.flags, args.open_flags, out)
         if fd != -ENOENT:
             return fd
         # It was removed in between: once more.
     return -ESTALE
 
 
+cdef int reply_opened(Context *ctx, Request *request, Inode *parent, int fd, uint32_t flags, Created *out) noexcept nogil:
+    """Answers CREATE and TMPFILE, whose file is open, or with the -errno that `fd` is; lets go of the parent."""
+    cdef int error = add_handle(ctx, fd, out.entry.nodeid, flags, False, &out.open)
+    if error < 0 and fd >= 0:
+        inode_forget(&ctx.share.inodes, out.entry.nodeid, 1)
+    inode_release(&ctx.share.inodes, parent)
+    return error if error < 0 else reply(request, out, sizeof(Created))
+
+
 cdef int op_create(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_create_in *args = <const fuse_create_in *> next_bytes(request, sizeof(fuse_create_in))
     cdef const char *name = next_name(request)
     cdef Inode *parent
-    cdef int parent_fd, fd, error
+    cdef int parent_fd
     cdef Created out
     if check_name(name) < 0:
         return -EINVAL
@@ -188,14 +283,32 @@ cdef int op_create(Context *ctx, Request *request) noexcept nogil:
     if parent == NULL:
         return parent_fd
     memset(&out, 0, sizeof(out))
-    error = may_open(ctx, args.flags)
-    if error == 0:
-        fd = open_new(ctx, request, parent_fd, name, args, &out.entry)
-        error = add_handle(ctx, fd, out.entry.nodeid, args.flags, False, &out.open)
-        if error < 0 and fd >= 0:
-            inode_forget(&ctx.share.inodes, out.entry.nodeid, 1)
-    inode_release(&ctx.share.inodes, parent)
-    return error if error < 0 else reply(request, &out, sizeof(out))
+    return reply_opened(ctx, request, parent, open_new(ctx, request, parent, parent_fd, name, args, &out.entry),
+                        args.flags, &out)
+
+
+cdef int op_tmpfile(Context *ctx, Request *request) noexcept nogil:
+    """A file without a name, which LINK may give it later. The request's name means nothing."""
+    cdef const fuse_create_in *args = <const fuse_create_in *> next_bytes(request, sizeof(fuse_create_in))
+    cdef Inode *parent
+    cdef int parent_fd, fd
+    cdef char path[16]
+    cdef Created out
+    parent = parent_of(ctx, request, &parent_fd)
+    if parent == NULL:
+        return parent_fd
+    memset(&out, 0, sizeof(out))
+    fd = caller_enter(ctx, request, args.umask)
+    if fd == 0:
+        fd = sys_openat(ctx.share.proc_fd, decimal(path, parent_fd),
+                        host_flags(ctx, args.flags) & ~(O_TRUNC | O_EXCL) | O_TMPFILE | args.flags & O_EXCL,
+                        host_mode(ctx, args.mode & 0o7777))
+        caller_leave(ctx, request)
+        if fd == -EISDIR or fd == -ENOENT:
+            fd = -EOPNOTSUPP   # how a file system says that it cannot
+        if fd >= 0:
+            fd = enter_new(ctx, request, parent, parent_fd, NULL, fd, args, &out.entry)
+    return reply_opened(ctx, request, parent, fd, args.flags, &out)
 
 
 cdef int remove_name(Context *ctx, Request *request, int flags) noexcept nogil:
@@ -220,6 +333,24 @@ cdef int op_rmdir(Context *ctx, Request *request) noexcept nogil:
     return remove_name(ctx, request, AT_REMOVEDIR)
 
 
+cdef void seen_at(Context *ctx, Inode *parent, int parent_fd, const char *name) noexcept nogil:
+    """Where there are no file handles, the new name of what was renamed is how it will be found again."""
+    cdef linux_statx stat
+    cdef Inode *inode
+    cdef int mount
+    if ctx.share.inodes.mounts[parent.mount].how == MOUNT_HANDLES:
+        return
+    if sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_MNT_ID, &stat) < 0:
+        return
+    mount = mount_of(&ctx.share.inodes, &stat)
+    if mount < 0:
+        return
+    inode = inode_find(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino)
+    if inode != NULL:
+        inode_seen_at(&ctx.share.inodes, inode, parent, name)
+        inode_release(&ctx.share.inodes, inode)
+
+
 cdef int rename(Context *ctx, Request *request, uint64_t new_parent, uint32_t flags) noexcept nogil:
     cdef const char *old_name = next_name(request)
     cdef const char *new_name = next_name(request)
@@ -238,6 +369,10 @@ cdef int rename(Context *ctx, Request *request, uint64_t new_parent, uint32_t fl
         error = target_fd
         if target_fd >= 0:
             error = sys_renameat2(source_fd, old_name, target_fd, new_name, flags)
+            if error == 0:
+                seen_at(ctx, target, target_fd, new_name)
+                if flags & RENAME_EXCHANGE:
+                    seen_at(ctx, source, source_fd, old_name)
         inode_release(&ctx.share.inodes, target)
     inode_release(&ctx.share.inodes, source)
     return error if error < 0 else reply(request, NULL, 0)

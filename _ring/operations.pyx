@@ -8,15 +8,17 @@ WOULD_SLEEP or NO_REPLY.
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .atomics cimport load_acquire32
-from .attr_ops cimport op_access, op_getattr, op_lookup, op_readlink, op_setattr
+from .attr_ops cimport op_access, op_getattr, op_lookup, op_readlink, op_setattr, op_statx
 from .chain cimport chain_take
 from .dir_ops cimport op_fsyncdir, op_opendir, op_readdir, op_readdirplus, op_releasedir
 from .file_ops cimport (
-    op_copy_file_range, op_fallocate, op_flush, op_fsync, op_lseek, op_open, op_read, op_release, op_write)
+    op_copy_file_range, op_copy_file_range_64, op_fallocate, op_flush, op_fsync, op_lseek, op_open, op_read, op_release, op_write)
 from .fuse_abi cimport *
+from .ioctl_ops cimport op_ioctl
 from .linux cimport EINVAL, EIO, ENOSYS, EROFS
+from .lock_ops cimport op_getlk, op_setlk, op_setlkw
 from .name_ops cimport (
-    op_create, op_link, op_mkdir, op_mknod, op_rename, op_rename2, op_rmdir, op_symlink, op_unlink)
+    op_create, op_link, op_mkdir, op_mknod, op_rename, op_rename2, op_rmdir, op_symlink, op_tmpfile, op_unlink)
 from .request cimport ARGS_MAX, NO_REPLY, Request, reply_error, request_open
 from .session_ops cimport op_batch_forget, op_destroy, op_forget, op_init, op_interrupt, op_statfs, op_syncfs
 from .share cimport OPCODES, Context
@@ -61,11 +63,15 @@ cdef void fill_table() noexcept:
     row(FUSE_READDIR, "READDIR", op_readdir, sizeof(fuse_read_in), 0, 0)
     row(FUSE_RELEASEDIR, "RELEASEDIR", op_releasedir, sizeof(fuse_release_in), 0, 0)
     row(FUSE_FSYNCDIR, "FSYNCDIR", op_fsyncdir, sizeof(fuse_fsync_in), 0, SLEEPS)
+    row(FUSE_GETLK, "GETLK", op_getlk, sizeof(fuse_lk_in), sizeof(fuse_lk_out), 0)
+    row(FUSE_SETLK, "SETLK", op_setlk, sizeof(fuse_lk_in), 0, 0)
+    row(FUSE_SETLKW, "SETLKW", op_setlkw, sizeof(fuse_lk_in), 0, SLEEPS)
     row(FUSE_ACCESS, "ACCESS", op_access, sizeof(fuse_access_in), 0, 0)
     row(FUSE_CREATE, "CREATE", op_create, sizeof(fuse_create_in), sizeof(fuse_entry_out) + sizeof(fuse_open_out),
         MODIFIES | AS_CALLER)
     row(FUSE_INTERRUPT, "INTERRUPT", op_interrupt, sizeof(fuse_interrupt_in), 0, SILENT)
     row(FUSE_DESTROY, "DESTROY", op_destroy, 0, 0, SLEEPS | SESSIONLESS)
+    row(FUSE_IOCTL, "IOCTL", op_ioctl, sizeof(fuse_ioctl_in), sizeof(fuse_ioctl_out), SLEEPS)
     row(FUSE_BATCH_FORGET, "BATCH_FORGET", op_batch_forget, sizeof(fuse_batch_forget_in), 0, SILENT | STREAMS)
     row(FUSE_FALLOCATE, "FALLOCATE", op_fallocate, sizeof(fuse_fallocate_in), 0, MODIFIES | SLEEPS)
     row(FUSE_READDIRPLUS, "READDIRPLUS", op_readdirplus, sizeof(fuse_read_in), 0, 0)
@@ -74,6 +80,11 @@ cdef void fill_table() noexcept:
     row(FUSE_COPY_FILE_RANGE, "COPY_FILE_RANGE", op_copy_file_range, sizeof(fuse_copy_file_range_in),
         sizeof(fuse_write_out), MODIFIES | SLEEPS)
     row(FUSE_SYNCFS, "SYNCFS", op_syncfs, sizeof(fuse_syncfs_in), 0, SLEEPS)
+    row(FUSE_TMPFILE, "TMPFILE", op_tmpfile, sizeof(fuse_create_in), sizeof(fuse_entry_out) + sizeof(fuse_open_out),
+        MODIFIES | AS_CALLER)
+    row(FUSE_STATX, "STATX", op_statx, sizeof(fuse_statx_in), sizeof(fuse_statx_out), 0)
+    row(FUSE_COPY_FILE_RANGE_64, "COPY_FILE_RANGE_64", op_copy_file_range_64, sizeof(fuse_copy_file_range_in),
+        sizeof(fuse_copy_file_range_out), MODIFIES | SLEEPS)
 
 
 fill_table()

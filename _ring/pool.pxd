@@ -23,7 +23,7 @@ cdef struct Pool:
     uint32_t threads
     uint32_t idle
     uint32_t stopping
-    uint32_t chores        # descriptors are to be closed
+    uint32_t chores        # descriptors are to be closed, or cancelled waits to be seen to
     Request *first
     Request *last
     PoolThread *ended      # to be joined and freed

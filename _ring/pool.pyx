@@ -7,19 +7,23 @@ from libc.stdint cimport int64_t, uint32_t
 
 from .atomics cimport load_acquire32, load_relaxed32
 from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, post_event
-from .inode_cache cimport inodes_close_pending
+from .inode_lifetime cimport inodes_close_pending
 from .linux cimport (
     ENOMEM, calloc, free, pthread_join, sys_futex_wait, sys_futex_wake, thread_start)
-from .locks cimport lock, unlock
+from .lock_owners cimport cancel_again
+from .mutex cimport lock, unlock
 from .operations cimport operation_of, perform
-from .request cimport Request
+from .request cimport WAITS, Request
 from .share cimport context_destroy, context_enter_thread, context_init
 from .virtqueue cimport ring_signal
+from .waits cimport wait_for_lock
 
 cdef enum:
     WAKE_ALL = 0x7fffffff
+    STACK = 1 << 19
 
 cdef int64_t LINGER_NS = 5000000000
+cdef int64_t CANCEL_NS = 1000000
 
 
 cdef void pool_init(Pool *pool, Engine *engine, uint32_t limit) noexcept nogil:
@@ -36,7 +40,7 @@ cdef int start_thread(Pool *pool) noexcept nogil:
     thread.pool = pool
     error = context_init(&thread.ctx, &pool.engine.share, True)
     if error == 0:
-        error = thread_start(&thread.thread, pool_main, thread, "pool")
+        error = thread_start(&thread.thread, pool_main, thread, "pool", STACK)
     if error < 0:
         context_destroy(&thread.ctx)
         free(thread)
@@ -72,7 +76,7 @@ cdef void pool_submit(Pool *pool, Request *request) noexcept nogil:
 
 
 cdef void pool_nudge(Pool *pool) noexcept nogil:
-    """There are descriptors to close."""
+    """There are descriptors to close, or waits that were cancelled."""
     cdef bint wake
     if load_relaxed32(&pool.chores):
         return
@@ -135,6 +139,8 @@ cdef void *pool_main(void *argument) noexcept nogil:
     cdef Pool *pool = thread.pool
     cdef Request *request
     cdef bint leave = False
+    cdef uint32_t pause = 0
+    cdef int result
     cdef int error = context_enter_thread(&thread.ctx)
     if error < 0:
         post_event(pool.engine, EVENT_THREAD_FAILED, 0, error)   # the control plane ends the daemon
@@ -142,12 +148,17 @@ cdef void *pool_main(void *argument) noexcept nogil:
         request = next_job(pool, &leave)
         if request != NULL:
             keep_one_idle(pool)
-            perform(&thread.ctx, request, operation_of(request.header.opcode))
-            complete(pool.engine, request)
-            ring_signal(request.queue)
-            give_request(pool.engine, request)
+            result = perform(&thread.ctx, request, operation_of(request.header.opcode))
+            if result == WAITS:
+                wait_for_lock(pool.engine, request)
+            else:
+                complete(pool.engine, request)
+                ring_signal(request.queue)
+                give_request(pool.engine, request)
         if load_relaxed32(&pool.engine.share.inodes.to_close):
             inodes_close_pending(&pool.engine.share.inodes)
+        while load_relaxed32(&pool.engine.share.locks.cancelling) and cancel_again(&pool.engine.share.locks):
+            sys_futex_wait(&pause, 0, CANCEL_NS)
     lock(&pool.lock)
     pool.threads -= 1
     thread.next = pool.ended

@@ -4,6 +4,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .chain cimport Chain
 from .fuse_abi cimport fuse_in_header
+from .handles cimport Handle
+from .lock_owners cimport LockOwner, LockWait
 from .virtqueue cimport Virtqueue
 
 cdef enum:
@@ -14,6 +16,7 @@ cdef enum:
     PENDING = 1         # another thread completes the request
     WOULD_SLEEP = 2     # it cannot go on here without sleeping: to the pool with it
     NO_REPLY = 3
+    WAITS = 4           # for a lock (request.wait): to a thread of its own with it
 
 
 cdef struct Request:
@@ -29,6 +32,9 @@ cdef struct Request:
     fuse_in_header header
     uint32_t args_size       # bytes copied
     uint32_t args_at         # where the next argument begins
+    LockWait wait
+    LockOwner *wait_owner    # pinned while it waits
+    Handle *wait_handle
     uint64_t aligned[1]
     uint8_t args[ARGS_MAX]
 

@@ -6,18 +6,22 @@ from .atomics cimport store_release32
 from .chain cimport chain_take
 from .entries cimport open_inode
 from .fuse_abi cimport (
-    FUSE_ASYNC_DIO, FUSE_ASYNC_READ, FUSE_ATOMIC_O_TRUNC, FUSE_AUTO_INVAL_DATA, FUSE_BIG_WRITES, FUSE_CACHE_SYMLINKS,
-    FUSE_CREATE_SUPP_GROUP, FUSE_DO_READDIRPLUS, FUSE_DONT_MASK, FUSE_HAS_IOCTL_DIR, FUSE_INIT_EXT,
-    FUSE_KERNEL_MINOR_VERSION, FUSE_KERNEL_VERSION, FUSE_MAX_PAGES, FUSE_PARALLEL_DIROPS, FUSE_READDIRPLUS_AUTO,
-    FUSE_SETXATTR_EXT, fuse_batch_forget_in, fuse_forget_in, fuse_forget_one, fuse_init_in, fuse_init_in_compat,
-    fuse_init_out, fuse_kstatfs)
+    FUSE_ALLOW_IDMAP, FUSE_ASYNC_DIO, FUSE_ASYNC_READ, FUSE_ATOMIC_O_TRUNC, FUSE_AUTO_INVAL_DATA, FUSE_BIG_WRITES,
+    FUSE_CACHE_SYMLINKS, FUSE_CREATE_SUPP_GROUP, FUSE_DIRECT_IO_ALLOW_MMAP, FUSE_DO_READDIRPLUS, FUSE_DONT_MASK,
+    FUSE_EXPLICIT_INVAL_DATA, FUSE_EXPORT_SUPPORT, FUSE_FLOCK_LOCKS, FUSE_HANDLE_KILLPRIV_V2, FUSE_HAS_IOCTL_DIR,
+    FUSE_INIT_EXT, FUSE_KERNEL_MINOR_VERSION, FUSE_KERNEL_VERSION, FUSE_MAX_PAGES, FUSE_PARALLEL_DIROPS, FUSE_POSIX_ACL,
+    FUSE_POSIX_LOCKS, FUSE_READDIRPLUS_AUTO, FUSE_SECURITY_CTX, FUSE_SETXATTR_EXT, FUSE_SUBMOUNTS, FUSE_WRITEBACK_CACHE,
+    fuse_batch_forget_in, fuse_forget_in, fuse_forget_one, fuse_init_in, fuse_init_in_compat, fuse_init_out,
+    fuse_interrupt_in, fuse_kstatfs)
 from .handles cimport handles_close_all
-from .inode_cache cimport inode_fd, inodes_close_pending
+from .inode_cache cimport inode_fd
+from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
 from .inode_table cimport Inode
-from .inodes cimport inode_acquire, inode_forget, inode_release, inodes_forget_all
+from .inodes cimport inode_forget, inodes_forget_all
 from .linux cimport EPROTO, ESTALE, O_RDONLY, memcpy, memset, statfs, sys_close, sys_fstatfs, sys_syncfs
+from .lock_owners cimport cancel_request, owners_drop_all
 from .request cimport NO_REPLY, Request, next_bytes, reply
-from .share cimport Context
+from .share cimport ALWAYS, CACHE_ALWAYS, CACHE_NEVER, NEVER, Context, Options, Share
 
 cdef enum:
     MINOR_MIN = 27              # older ones predate virtio-fs
@@ -33,18 +37,48 @@ cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
     """The INIT flags that this daemon honours; what each does is listed in docs/fuse.md."""
     cdef uint64_t flags = (
         FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DONT_MASK | FUSE_HAS_IOCTL_DIR
-        | FUSE_AUTO_INVAL_DATA | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS
-        | FUSE_SETXATTR_EXT | FUSE_INIT_EXT | FUSE_CREATE_SUPP_GROUP)
-    if ctx.share.options.readdirplus:
+        | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_SETXATTR_EXT | FUSE_INIT_EXT
+        | FUSE_CREATE_SUPP_GROUP | FUSE_EXPORT_SUPPORT | FUSE_ALLOW_IDMAP)
+    cdef const Options *options = &ctx.share.options
+    # With the share to itself the guest need not look for changes by others.
+    flags |= FUSE_EXPLICIT_INVAL_DATA if options.cache == CACHE_ALWAYS else FUSE_AUTO_INVAL_DATA
+    if options.cache != CACHE_NEVER:
+        flags |= FUSE_CACHE_SYMLINKS
+    if options.readdirplus:
         flags |= FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO
+    if options.writeback:
+        flags |= FUSE_WRITEBACK_CACHE
+    if options.allow_mmap:
+        flags |= FUSE_DIRECT_IO_ALLOW_MMAP
+    if options.announce_submounts:
+        flags |= FUSE_SUBMOUNTS
+    if options.killpriv_v2:
+        flags |= FUSE_HANDLE_KILLPRIV_V2
+    if options.posix_acl != NEVER:
+        flags |= FUSE_POSIX_ACL
+    if options.security_label != NEVER:
+        flags |= FUSE_SECURITY_CTX
+    if options.posix_lock:
+        flags |= FUSE_POSIX_LOCKS
+    if options.flock:
+        flags |= FUSE_FLOCK_LOCKS
     return flags
 
 
-cdef void end_session(Context *ctx) noexcept nogil:
-    store_release32(&ctx.share.session, 0)
-    handles_close_all(&ctx.share.handles)
-    inodes_forget_all(&ctx.share.inodes)
-    inodes_close_pending(&ctx.share.inodes)
+cdef bint refused(const Context *ctx, uint64_t flags) noexcept nogil:
+    """Whether the guest lacks what the command line insists on."""
+    if ctx.share.options.posix_acl == ALWAYS and not flags & FUSE_POSIX_ACL:
+        return True
+    return ctx.share.options.security_label == ALWAYS and not flags & FUSE_SECURITY_CTX
+
+
+cdef void end_session(Share *share) noexcept nogil:
+    """The guest knows no inode, has no file open and no lock any more. May take long."""
+    store_release32(&share.session, 0)
+    owners_drop_all(&share.locks)
+    handles_close_all(&share.handles)
+    inodes_forget_all(&share.inodes)
+    inodes_close_pending(&share.inodes)
 
 
 cdef int op_init(Context *ctx, Request *request) noexcept nogil:
@@ -67,11 +101,15 @@ cdef int op_init(Context *ctx, Request *request) noexcept nogil:
     if given.major > FUSE_KERNEL_VERSION:
         # It asks again with this major.
         return reply(request, &out, sizeof(out))
-    end_session(ctx)
+    end_session(ctx.share)
     offered = given.flags
     if offered & FUSE_INIT_EXT:
         offered |= <uint64_t> given.flags2 << 32
     flags = offered & wanted_flags(ctx)
+    if not flags & FUSE_DONT_MASK:
+        flags &= ~<uint64_t> FUSE_POSIX_ACL   # default ACLs and a umask that was applied before do not go together
+    if refused(ctx, flags):
+        return -EPROTO
     pages = PAGES_MIN
     if request.queue.size > PAGES_MIN + HEADER_DESCRIPTORS:
         pages = request.queue.size - HEADER_DESCRIPTORS
@@ -84,13 +122,14 @@ cdef int op_init(Context *ctx, Request *request) noexcept nogil:
     out.max_pages = <uint16_t> pages
     out.time_gran = 1
     ctx.share.flags = flags
+    ctx.share.xattrs.hide_acls = not flags & FUSE_POSIX_ACL
     ctx.share.minor = given.minor
     store_release32(&ctx.share.session, 1)
     return reply(request, &out, sizeof(out))
 
 
 cdef int op_destroy(Context *ctx, Request *request) noexcept nogil:
-    end_session(ctx)
+    end_session(ctx.share)
     return reply(request, NULL, 0)
 
 
@@ -119,7 +158,9 @@ cdef int op_batch_forget(Context *ctx, Request *request) noexcept nogil:
 
 
 cdef int op_interrupt(Context *ctx, Request *request) noexcept nogil:
-    # No request waits without bound yet, so there is none to cut short.
+    """Cuts a lock's wait short; nothing else waits without bound."""
+    cdef const fuse_interrupt_in *args = <const fuse_interrupt_in *> next_bytes(request, sizeof(fuse_interrupt_in))
+    cancel_request(&ctx.share.locks, args.unique)
     return NO_REPLY
 
 

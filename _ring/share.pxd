@@ -4,19 +4,46 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .descriptors cimport Descriptors
 from .handles cimport HandleTable
+from .ids cimport IdMap
 from .inode_table cimport InodeTable
+from .lock_owners cimport LockTable
+from .xattr_names cimport XattrNames
 
 cdef enum:
     SCRATCH = 1 << 17        # bytes: xattrs, directory entries, symlink targets
     OPCODES = 64             # counters; opcode 0 counts unknown ones
 
 
-# What the command line decides. Times are nanoseconds.
+cdef enum Cache:
+    CACHE_NEVER
+    CACHE_METADATA
+    CACHE_AUTO
+    CACHE_ALWAYS
+
+
+cdef enum Wanted:
+    NEVER
+    AUTO
+    ALWAYS
+
+
+# What the command line decides (settings.py). Times are nanoseconds.
 cdef struct Options:
     uint32_t readonly
-    uint32_t keep_cache          # every open keeps the guest's page cache
-    uint32_t direct_io           # no open uses the guest's page cache
+    uint32_t cache               # a Cache
     uint32_t readdirplus
+    uint32_t writeback
+    uint32_t allow_direct_io
+    uint32_t allow_mmap
+    uint32_t announce_submounts
+    uint32_t xattr
+    uint32_t posix_acl           # a Wanted
+    uint32_t security_label      # a Wanted
+    uint32_t killpriv_v2
+    uint32_t posix_lock
+    uint32_t flock
+    uint32_t preserve_noatime
+    uint32_t override_stat
     int64_t entry_timeout
     int64_t attr_timeout
     int64_t negative_timeout
@@ -25,8 +52,14 @@ cdef struct Options:
 cdef struct Share:
     InodeTable inodes
     HandleTable handles
+    LockTable locks
     Descriptors descriptors
     Options options
+    XattrNames xattrs
+    IdMap uids_to_host
+    IdMap uids_to_guest
+    IdMap gids_to_host
+    IdMap gids_to_guest
     int proc_fd                  # /proc/self/fd, which is every data-plane thread's working directory too
     uint32_t session             # INIT was answered
     uint32_t minor               # of the protocol
@@ -34,6 +67,7 @@ cdef struct Share:
     uint32_t own_uid
     uint32_t own_gid
     uint32_t switches_ids        # it may act as other users
+    uint32_t override_lock       # of the attribute in which ownership is kept, while it is changed
 
 
 # Nobody but its thread writes a Context.
@@ -41,6 +75,7 @@ cdef struct Context:
     Share *share
     uint32_t may_sleep           # it is no queue's worker
     uint32_t umask               # the thread's own
+    uint32_t keeps_suid          # CAP_FSETID is effective: writes do not clear set-id bits
     uint64_t capabilities        # effective ones while it acts for itself
     uint64_t permitted
     uint64_t inheritable

@@ -1,7 +1,7 @@
 """What a data-plane thread sets up for itself before its first request."""
 
 from .linux cimport (
-    CLONE_FS, ENOMEM, free, malloc, memset, sys_capget, sys_fchdir, sys_setgroups, sys_umask, sys_unshare)
+    CAP_FSETID, CLONE_FS, ENOMEM, free, malloc, memset, sys_capget, sys_fchdir, sys_setgroups, sys_umask, sys_unshare)
 
 
 cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil:
@@ -30,7 +30,9 @@ cdef int context_enter_thread(Context *ctx) noexcept nogil:
         error = sys_setgroups(0, NULL)
         if error < 0:
             return error
-    return sys_capget(&ctx.capabilities, &ctx.permitted, &ctx.inheritable)
+    error = sys_capget(&ctx.capabilities, &ctx.permitted, &ctx.inheritable)
+    ctx.keeps_suid = ctx.capabilities >> CAP_FSETID & 1
+    return error
 
 
 cdef void context_destroy(Context *ctx) noexcept nogil:

@@ -6,7 +6,7 @@ from .atomics cimport (
     fence_full, le16, le32, load_acquire16, load_relaxed16, load_relaxed64, store_relaxed16, store_release16,
     store_release64)
 from .linux cimport ENOTSOCK, MSG_DONTWAIT, MSG_NOSIGNAL, sys_send, sys_write
-from .locks cimport lock, unlock
+from .mutex cimport lock, unlock
 from .vhost_user_abi cimport (
     VHOST_USER_BACKEND_VRING_CALL, VHOST_USER_VERSION, vhost_user_header, vhost_user_vring_state)
 from .virtio_abi cimport VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY, virtio_desc, virtio_used_elem

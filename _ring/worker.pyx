@@ -7,7 +7,7 @@ from .engine cimport EVENT_THREAD_FAILED, Engine, complete, notify, pop_request,
 from .linux cimport (
     EPOLLET, EPOLLIN, calloc, epoll_event, free, pthread_join, sys_close, sys_epoll_add, sys_epoll_create,
     sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_write, thread_start)
-from .locks cimport lock, unlock
+from .mutex cimport lock, unlock
 from .operations cimport SLEEPS, Operation, perform, prepare
 from .pool cimport Pool, pool_nudge, pool_submit
 from .request cimport WOULD_SLEEP, Request
@@ -19,6 +19,7 @@ cdef enum:
     TURN = 64             # requests of one queue before the worker's next one has its turn
     WAKE = 0xffffffffU    # in an epoll event: not a queue's kick
     EVENTS = 16
+    STACK = 1 << 19
 
 cdef int64_t POLL_NS = 200000   # between looks at a queue that has no kick descriptor
 
@@ -41,7 +42,7 @@ cdef Worker *worker_create(Engine *engine, Pool *pool, uint32_t number) noexcept
 
 
 cdef int worker_start(Worker *worker) noexcept nogil:
-    return thread_start(&worker.thread, worker_main, worker, "worker")
+    return thread_start(&worker.thread, worker_main, worker, "worker", STACK)
 
 
 cdef void worker_wake(Worker *worker) noexcept nogil:
@@ -157,7 +158,7 @@ cdef bint serve(Worker *worker) noexcept nogil:
     cdef uint32_t i
     for i in range(worker.serving_count):
         more |= serve_queue(worker, worker.serving[i])
-    if load_relaxed32(&worker.engine.share.inodes.to_close):
+    if load_relaxed32(&worker.engine.share.inodes.to_close) or load_relaxed32(&worker.engine.share.locks.cancelling):
         pool_nudge(worker.pool)
     return more
 

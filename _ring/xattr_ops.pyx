@@ -2,16 +2,19 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
+from .caller cimport keep_suid
 from .fuse_abi cimport (
-    FUSE_SETXATTR_EXT, fuse_getxattr_in, fuse_getxattr_out, fuse_setxattr_in, fuse_setxattr_in_compat)
+    FUSE_SETXATTR_ACL_KILL_SGID, FUSE_SETXATTR_EXT, fuse_getxattr_in, fuse_getxattr_out, fuse_setxattr_in,
+    fuse_setxattr_in_compat)
 from .inode_cache cimport inode_fd
+from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport Inode
-from .inodes cimport inode_acquire, inode_release
 from .linux cimport (
-    E2BIG, EINVAL, ERANGE, ESTALE, XATTR_CREATE, XATTR_REPLACE, decimal, sys_getxattr, sys_listxattr, sys_removexattr,
-    sys_setxattr)
+    E2BIG, EINVAL, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, ESTALE, XATTR_CREATE, XATTR_REPLACE, decimal, memmove,
+    strlen, sys_getxattr, sys_listxattr, sys_removexattr, sys_setxattr)
 from .request cimport Request, next_bytes, next_name, reply
 from .share cimport Context
+from .xattr_names cimport XATTR_NAME_MAX, xattr_to_guest, xattr_to_host
 
 cdef enum:
     VALUE_MAX = 65536   # of a value, and of a list of names
@@ -31,12 +34,38 @@ cdef Inode *inode_of(Context *ctx, const Request *request, char *path) noexcept 
     return inode
 
 
+cdef int to_host(const Context *ctx, const char *name, char *out) noexcept nogil:
+    """The host's name of an attribute. 0 or -errno: -ENOSYS where there are none for this guest, so that it stops asking."""
+    if not ctx.share.options.xattr:
+        return -ENOSYS
+    return xattr_to_host(&ctx.share.xattrs, name, out)
+
+
+cdef int drop_capabilities(Context *ctx, int fd) noexcept nogil:
+    """After a change of data, size or owner: the host drops security.capability by itself, but not under another name."""
+    cdef char path[16]
+    cdef int error
+    if not ctx.share.xattrs.capability[0]:
+        return 0
+    error = sys_removexattr(decimal(path, fd), ctx.share.xattrs.capability)
+    return 0 if error == -ENODATA or error == -EOPNOTSUPP else error
+
+
+cdef int set_label(Context *ctx, int fd, const char *name, const void *label, uint32_t size) noexcept nogil:
+    """The security context of a file that was just created. 0 or -errno."""
+    cdef char host_name[XATTR_NAME_MAX + 1]
+    cdef char path[16]
+    cdef int error = xattr_to_host(&ctx.share.xattrs, name, host_name)
+    return error if error < 0 else sys_setxattr(decimal(path, fd), host_name, label, size, 0)
+
+
 cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:
     # The shorter struct begins like the longer one; which it is was settled by INIT.
     cdef const fuse_setxattr_in_compat *args = <const fuse_setxattr_in_compat *> next_bytes(
         request, sizeof(fuse_setxattr_in) if ctx.share.flags & FUSE_SETXATTR_EXT else sizeof(fuse_setxattr_in_compat))
     cdef const char *name = next_name(request)
     cdef const void *value
+    cdef char host_name[XATTR_NAME_MAX + 1]
     cdef char path[16]
     cdef Inode *inode
     cdef int error
@@ -47,10 +76,15 @@ cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:
     value = next_bytes(request, args.size)
     if value == NULL or args.flags & ~<uint32_t> (XATTR_CREATE | XATTR_REPLACE):
         return -EINVAL
+    error = to_host(ctx, name, host_name)
+    if error < 0:
+        return error
     inode = inode_of(ctx, request, path)
     if inode == NULL:
         return -ESTALE
-    error = sys_setxattr(path, name, value, args.size, <int> args.flags)
+    keep_suid(ctx, not (ctx.share.flags & FUSE_SETXATTR_EXT
+                        and (<const fuse_setxattr_in *> args).setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID))
+    error = sys_setxattr(path, host_name, value, args.size, <int> args.flags)
     inode_release(&ctx.share.inodes, inode)
     return error if error < 0 else reply(request, NULL, 0)
 
@@ -72,15 +106,19 @@ cdef int reply_sized(Context *ctx, Request *request, int64_t size, uint32_t room
 cdef int op_getxattr(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_getxattr_in *args = <const fuse_getxattr_in *> next_bytes(request, sizeof(fuse_getxattr_in))
     cdef const char *name = next_name(request)
+    cdef char host_name[XATTR_NAME_MAX + 1]
     cdef char path[16]
     cdef Inode *inode
     cdef int64_t size
     if name == NULL or name[0] == 0:
         return -EINVAL
+    size = to_host(ctx, name, host_name)
+    if size < 0:
+        return -ENODATA if size == -EPERM else <int> size   # what may not be seen is not there
     inode = inode_of(ctx, request, path)
     if inode == NULL:
         return -ESTALE
-    size = sys_getxattr(path, name, ctx.scratch, VALUE_MAX)
+    size = sys_getxattr(path, host_name, ctx.scratch, VALUE_MAX)
     inode_release(&ctx.share.inodes, inode)
     return reply_sized(ctx, request, size, args.size)
 
@@ -88,25 +126,51 @@ cdef int op_getxattr(Context *ctx, Request *request) noexcept nogil:
 cdef int op_listxattr(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_getxattr_in *args = <const fuse_getxattr_in *> next_bytes(request, sizeof(fuse_getxattr_in))
     cdef char path[16]
-    cdef Inode *inode = inode_of(ctx, request, path)
+    cdef Inode *inode
     cdef int64_t size
+    if not ctx.share.options.xattr:
+        return -ENOSYS
+    inode = inode_of(ctx, request, path)
     if inode == NULL:
         return -ESTALE
     size = sys_listxattr(path, <char *> ctx.scratch, VALUE_MAX)
     inode_release(&ctx.share.inodes, inode)
+    if size > 0:
+        size = names_for_guest(ctx, <char *> ctx.scratch, size)
     return reply_sized(ctx, request, size, args.size)
+
+
+cdef int64_t names_for_guest(Context *ctx, char *names, int64_t size) noexcept nogil:
+    """Leaves of a list of names those that the guest may see, as it knows them. Bytes."""
+    cdef int64_t at = 0
+    cdef int64_t kept = 0
+    cdef const char *name
+    cdef size_t length
+    while at < size:
+        name = names + at
+        at += strlen(name) + 1
+        name = xattr_to_guest(&ctx.share.xattrs, name)
+        if name != NULL:
+            length = strlen(name) + 1
+            memmove(names + kept, name, length)
+            kept += length
+    return kept
 
 
 cdef int op_removexattr(Context *ctx, Request *request) noexcept nogil:
     cdef const char *name = next_name(request)
+    cdef char host_name[XATTR_NAME_MAX + 1]
     cdef char path[16]
     cdef Inode *inode
     cdef int error
     if name == NULL or name[0] == 0:
         return -EINVAL
+    error = to_host(ctx, name, host_name)
+    if error < 0:
+        return error
     inode = inode_of(ctx, request, path)
     if inode == NULL:
         return -ESTALE
-    error = sys_removexattr(path, name)
+    error = sys_removexattr(path, host_name)
     inode_release(&ctx.share.inodes, inode)
     return error if error < 0 else reply(request, NULL, 0)

@@ -18,6 +18,7 @@ from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError
 from virtiofsd.guest_memory import SLOTS_MAX, GuestMemory, Region
 from virtiofsd.log import TRACE, log
 from virtiofsd.options import VRINGS_MAX
+from virtiofsd.settings import settings_of
 from virtiofsd.vhost_user_abi import BackRequest, FrontRequest
 from virtiofsd.vrings import Vring
 from virtiofsd.waiting import DrainTimeoutError, Waiter
@@ -70,8 +71,8 @@ class Backend:
         """Raises OSError where the machine has no room for another device."""
         self.options, self.channel, self.proc_fd = options, channel, proc_fd
         self.queue_count = 1 + options.num_request_queues if options.num_request_queues else VRINGS_MAX
-        self.device = Device(root_fd, proc_fd, queues=self.queue_count, descriptors=descriptors,
-                             pool_threads=POOL_THREADS, readonly=options.readonly)
+        self.device = Device(root_fd, proc_fd, settings_of(options), queues=self.queue_count, descriptors=descriptors,
+                             pool_threads=POOL_THREADS)
         self.waiter = Waiter(self.device, options.drain_timeout)
         self.vrings = [Vring(self.device, self.waiter, index) for index in range(self.queue_count)]
         self.memory = GuestMemory(self.device, self.waiter, self.vrings)

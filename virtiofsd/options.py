@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from virtiofsd import __version__
+from virtiofsd import __version__, idmap
 from virtiofsd.log import LEVELS
 from virtiofsd.virtio_abi import VIRTIO_FS_TAG_SIZE
 
@@ -32,13 +32,24 @@ def shown(word: str) -> str:
 
 
 class Option(NamedTuple):
-    """A row: `parse` turns the word into the value and raises ValueError with the reason; None: it takes no word."""
+    """A row: `parse` turns the word into the value and raises ValueError with the reason; None: it takes no word.
+
+    `bare` is the value of an option whose word may be left out (it then needs `=`); `repeats` collects the values of an
+    option that is given several times, of which else the last one counts; `opposite` is the name that takes it back.
+    """
 
     name: str
     metavar: str | None
     parse: Callable[[str], Any] | None
     default: Any
     help: str
+    bare: Any = None
+    repeats: bool = False
+    opposite: str | None = None
+
+    @property
+    def key(self) -> str:
+        return self.name[2:].replace("-", "_")
 
 
 def text(word: str) -> str:
@@ -80,6 +91,16 @@ def seconds(word: str) -> float:
     return value
 
 
+def timeout(word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        raise ValueError("it is not a number of seconds") from None
+    if not 0 <= value < 1e9:
+        raise ValueError("it is not a time that can be waited for")
+    return value
+
+
 def choice(*words: str) -> Callable[[str], str]:
     def parse(word: str) -> str:
         if word not in words:
@@ -89,11 +110,23 @@ def choice(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def xattrmap(word: str) -> Any:
+    from virtiofsd import xattrmap as language
+
+    return language.parse(word)
+
+
+def translation(word: str) -> Any:
+    return idmap.parse(word)
+
+
 def sandbox(word: str) -> str:
     if word in ("namespace", "chroot"):
         raise ValueError("this version has no sandbox yet, only none")
     return choice("none")(word)
 
+
+WANTED = choice("never", "auto", "always")
 
 OPTIONS = (
     Option("--socket-path", "PATH", text, None, "UNIX socket to listen on for the vhost-user front-end (the VMM)"),
@@ -108,6 +141,46 @@ OPTIONS = (
            "them all), and the number that a guest is told where the front-end leaves that to the daemon (default: the "
            "host's CPUs)"),
     Option("--readonly", None, None, False, "refuse every change of the share with EROFS"),
+    Option("--cache", "POLICY", choice("never", "metadata", "auto", "always"), "auto",
+           "what guests may cache: never anything; metadata, with every read and write going to the host; auto "
+           "(default), for a second, and data over an open where the file has not changed; always, for shares that "
+           "nobody else changes"),
+    Option("--entry-timeout", "SECONDS", timeout, None, "how long a guest may know a name (default: by --cache, 0, 1 or "
+           "86400)"),
+    Option("--attr-timeout", "SECONDS", timeout, None, "how long a guest may know attributes (default: by --cache); 0 "
+           "makes close-to-open consistency exact"),
+    Option("--negative-timeout", "SECONDS", timeout, None, "how long a guest may know that a name does not exist "
+           "(default: by --cache)"),
+    Option("--writeback", None, None, False, "let guests delay writes in their page cache; for shares that nobody else "
+           "changes"),
+    Option("--allow-direct-io", None, None, False, "pass O_DIRECT of guests on to the host"),
+    Option("--allow-mmap", None, None, False, "allow shared mappings with --cache never and metadata"),
+    Option("--no-readdirplus", None, None, False, "no attributes with directory entries"),
+    Option("--announce-submounts", None, None, True, "tell guests which directories are mount points (default)",
+           opposite="--no-announce-submounts"),
+    Option("--inode-file-handles", "WHEN", choice("never", "prefer", "mandatory", "fallback"), "prefer",
+           "find files again by file handle when their descriptor was closed: never (by name), prefer (default), "
+           "mandatory; fallback is an old word for prefer"),
+    Option("--xattr", None, None, False, "extended attributes"),
+    Option("--xattrmap", "RULES", xattrmap, (), "rules for the names of extended attributes (implies --xattr), such as "
+           ":map::user.virtiofs.:"),
+    Option("--posix-acl", "WANTED", WANTED, "never", "POSIX ACLs (implies --xattr): never (default), auto, where the guest "
+           "has them, or always, else no guest", bare="always"),
+    Option("--security-label", "WANTED", WANTED, "never", "security labels of new files (implies --xattr): never "
+           "(default), auto or always", bare="always"),
+    Option("--killpriv-v2", None, None, True, "clear set-id bits when the guest asks for it (default)",
+           opposite="--no-killpriv-v2"),
+    Option("--posix-lock", None, None, False, "POSIX locks reach the host, and exclude other guests and host processes"),
+    Option("--flock", None, None, False, "BSD locks reach the host"),
+    Option("--max-blocked-locks", "N", number(1, 1 << 20), 1024, "how many requests may wait for a lock; more get ENOLCK "
+           "(default: 1024)"),
+    Option("--preserve-noatime", None, None, False, "pass O_NOATIME of guests on to the host"),
+    Option("--translate-uid", "RANGE", translation, [], "translate user ids between guest and host: "
+           "guest|host|map|squash-guest|squash-host:SOURCE:TARGET:COUNT or forbid-guest:BASE:COUNT; may be repeated",
+           repeats=True),
+    Option("--translate-gid", "RANGE", translation, [], "the same for group ids", repeats=True),
+    Option("--override-stat", None, None, False, "fake root: keep owners, modes and device nodes of guests in the "
+           "extended attribute user.containers.override_stat, for a daemon that may not set the real ones"),
     Option("--rlimit-nofile", "N", number(0, 1 << 30), None,
            "most file descriptors of the daemon, from 256 (default: 1000000 or what the system allows, 0: leave the "
            "limit as it is)"),
@@ -123,14 +196,25 @@ class Parser(argparse.ArgumentParser):
         raise OptionError(shown(message))
 
 
+class Collect(argparse.Action):
+    """Notes (option, word) in the order of the command line; the word of an option without one is None."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        namespace.given.append((option_string, None if values == [] else values))
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="virtiofsd", allow_abbrev=False, add_help=False,
                     description="Shares a directory with a virtual machine: the back-end of a virtio-fs device.")
     for option in OPTIONS:
+        text_of_help = option.help.replace("%", "%%")
         if option.parse is None:
-            parser.add_argument(option.name, action="store_true", help=option.help)
+            parser.add_argument(option.name, action=Collect, nargs=0, help=text_of_help)
         else:
-            parser.add_argument(option.name, metavar=option.metavar, help=option.help.replace("%", "%%"))
+            parser.add_argument(option.name, action=Collect, metavar=option.metavar, help=text_of_help)
+        if option.opposite:
+            parser.add_argument(option.opposite, action=Collect, nargs=0, help=f"take back {option.name}")
     parser.add_argument("-h", "--help", action="store_true", help="print this help and exit")
     parser.add_argument("-V", "--version", action="store_true", help="print the version and exit")
     return parser
@@ -139,27 +223,32 @@ def make_parser() -> argparse.ArgumentParser:
 def parse(words: list[str]) -> argparse.Namespace | str:
     """The options' values by their names, or a text to print instead of starting. Raises OptionError."""
     parser = make_parser()
-    given = parser.parse_args(words)
+    bare = {option.name: f"{option.name}={option.bare}" for option in OPTIONS if option.bare is not None}
+    given = parser.parse_args([bare.get(word, word) for word in words], argparse.Namespace(given=[]))
     if given.help:
         return parser.format_help()
     if given.version:
         return f"virtiofsd {__version__}\n"
-    values = argparse.Namespace()
-    for option in OPTIONS:
-        name = option.name[2:].replace("-", "_")
-        word = getattr(given, name)
-        if word is None or word is False:
-            value = option.default
-        elif option.parse is None:
-            value = True
+    values = argparse.Namespace(
+        **{option.key: list(option.default) if option.repeats else option.default for option in OPTIONS})
+    by_name = {option.name: option for option in OPTIONS}
+    opposites = {option.opposite: option for option in OPTIONS if option.opposite}
+    for name, word in given.given:
+        option = by_name.get(name) or opposites[name]
+        if option.repeats:
+            getattr(values, option.key).append(value_of(option, word))
         else:
-            try:
-                value = option.parse(word)
-            except ValueError as error:
-                raise OptionError(f"{option.name} {shown(word)}: {error}") from None
-        setattr(values, name, value)
+            setattr(values, option.key, name == option.name if option.parse is None else value_of(option, word))
     check(values)
     return values
+
+
+def value_of(option: Option, word: str) -> Any:
+    assert option.parse is not None
+    try:
+        return option.parse(word)
+    except ValueError as error:
+        raise OptionError(f"{option.name} {shown(word)}: {error}") from None
 
 
 def check(values: argparse.Namespace) -> None:
@@ -171,6 +260,20 @@ def check(values: argparse.Namespace) -> None:
         raise OptionError("--shared-dir is needed")
     if values.rlimit_nofile is not None and 0 < values.rlimit_nofile < NOFILE_LEAST:
         raise OptionError(f"--rlimit-nofile {values.rlimit_nofile}: fewer than {NOFILE_LEAST} serve no guest")
+    if values.inode_file_handles == "fallback":
+        values.inode_file_handles = "prefer"
+    for name in ("translate_uid", "translate_gid"):
+        try:
+            idmap.combine(getattr(values, name))
+        except ValueError as error:
+            raise OptionError(f"--{name.replace('_', '-')}: {error}") from None
+    if (values.translate_uid or values.translate_gid) and values.posix_acl != "never":
+        raise OptionError("--posix-acl and --translate-uid or --translate-gid exclude each other: ids in ACLs would not "
+                          "be translated")
+    if values.override_stat and (values.translate_uid or values.translate_gid):
+        raise OptionError("--override-stat and --translate-uid or --translate-gid exclude each other")
+    if values.writeback and values.cache in ("never", "metadata"):
+        raise OptionError(f"--writeback and --cache {values.cache} exclude each other: there is no cache to write back")
     path = values.socket_path
     if path is not None and len(os.fsencode(path)) > SOCKET_PATH_MAX:
         raise OptionError(f"--socket-path {shown(path)}: a socket's path has {SOCKET_PATH_MAX} bytes at most")

@@ -136,7 +136,13 @@ class Vring:
 
     async def _drain(self, doing: str) -> None:
         self.device.run_queue(self.index, False)
-        await self.waiter.until(lambda: self.device.in_flight(self.index) == 0, f"{doing} {self}", self.index)
+        await self.waiter.until(self._drained, f"{doing} {self}", self.index)
+
+    def _drained(self) -> bool:
+        if self.device.in_flight(self.index) == 0:
+            return True
+        self.device.cancel_waits(self.index)
+        return False
 
     def _leave(self) -> int:
         """Nothing of the ring is touched any more. Returns the next available index."""

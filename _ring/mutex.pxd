@@ -1,4 +1,4 @@
-# A lock of one 32-bit word: 0 free, 1 held, 2 held and somebody waits. Zeroed memory is a free lock.
+# A mutex of one 32-bit word: 0 free, 1 held, 2 held and somebody waits. Zeroed memory is a free lock.
 # Held for a few instructions; never across a system call that may sleep.
 
 from libc.stdint cimport uint32_t

@@ -1,0 +1,6 @@
+# Whether the guest's page cache of a file is still what the file has.
+
+from .inode_table cimport Inode
+
+
+cdef bint still_fresh(Inode *inode, int fd) noexcept nogil

@@ -1,0 +1,48 @@
+"""Whether the guest may keep its page cache of a file over an open (FOPEN_KEEP_CACHE; "Freshness" in ARCHITECTURE.md).
+
+The record is a digest of size, mtime and ctime, taken just before the answer to an open that drops the cache; so what
+the guest fills its cache with afterwards is at least as new as the record. Nothing else moves it: neither GETATTR nor
+LOOKUP, and not the guest's own writes, since another writer may have come between two of them.
+"""
+
+from libc.stdint cimport int64_t, uint64_t
+
+from .atomics cimport load_relaxed64, store_relaxed64
+from .inode_table cimport Inode
+from .linux cimport (
+    AT_EMPTY_PATH, STATX_CTIME, STATX_MTIME, STATX_SIZE, clock_realtime_ns, linux_statx, linux_statx_time, mix64,
+    sys_statx)
+
+cdef int64_t SECOND = 1000000000
+# Within one tick of the file system's clock a second change leaves the same time. Kernels tick each 10 ms at least;
+# some file systems store whole seconds, or two.
+cdef int64_t TICK = 20000000
+cdef int64_t COARSE_TICK = 2 * 1000000000
+
+
+cdef inline int64_t nanoseconds(const linux_statx_time *time) noexcept nogil:
+    return time.tv_sec * SECOND + time.tv_nsec
+
+
+cdef bint still_fresh(Inode *inode, int fd) noexcept nogil:
+    """Whether the file has not changed since the record was taken. Where it has, or may have, a new one is taken."""
+    cdef linux_statx stat
+    cdef int64_t changed, tick
+    cdef uint64_t digest
+    if sys_statx(fd, "", AT_EMPTY_PATH, STATX_SIZE | STATX_MTIME | STATX_CTIME, &stat) < 0:
+        store_relaxed64(&inode.freshness, 0)
+        return False
+    changed = nanoseconds(&stat.stx_ctime)
+    if nanoseconds(&stat.stx_mtime) > changed:
+        changed = nanoseconds(&stat.stx_mtime)
+    tick = TICK if stat.stx_ctime.tv_nsec or stat.stx_mtime.tv_nsec else COARSE_TICK
+    if changed + tick > clock_realtime_ns():
+        # Another change could hide behind this one.
+        store_relaxed64(&inode.freshness, 0)
+        return False
+    digest = mix64(stat.stx_size ^ mix64(<uint64_t> nanoseconds(&stat.stx_mtime)
+                                         ^ mix64(<uint64_t> nanoseconds(&stat.stx_ctime)))) | 1
+    if load_relaxed64(&inode.freshness) == digest:
+        return True
+    store_relaxed64(&inode.freshness, digest)
+    return False

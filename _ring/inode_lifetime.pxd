@@ -1,0 +1,12 @@
+# Pins of inodes, and the list of those with a descriptor.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from .inode_table cimport Inode, InodeTable, Shard
+
+
+cdef void cache_insert(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
+cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
+cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil
+cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil
+cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil

@@ -1,0 +1,124 @@
+"""Pins: a record stays as long as somebody holds one. What the last one leaves behind is closed where it may sleep."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from .atomics cimport (
+    compare_exchange32, compare_exchange64, exchange32, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32,
+    load_acquire64, load_relaxed32)
+from .inode_slots cimport free_slot
+from .inode_table cimport (
+    CHUNK_BITS, EVICTING, INODE_CACHED, NONE, PINS, Inode, InodeTable, Shard, at_slot, key_hash, shard_of)
+from .linux cimport sched_yield, sys_close
+from .mutex cimport lock, unlock
+from .names cimport name_drop
+
+
+# The cached descriptors of a shard, most recent first. The shard is locked.
+
+cdef void cache_insert(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
+    inode.lru_previous = NONE
+    inode.lru_next = shard.lru_first
+    if shard.lru_first != NONE:
+        at_slot(table, shard.lru_first).lru_previous = inode.slot
+    else:
+        shard.lru_last = inode.slot
+    shard.lru_first = inode.slot
+    inode.flags |= INODE_CACHED
+
+
+cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
+    if not inode.flags & INODE_CACHED:
+        return
+    if inode.lru_previous != NONE:
+        at_slot(table, inode.lru_previous).lru_next = inode.lru_next
+    else:
+        shard.lru_first = inode.lru_next
+    if inode.lru_next != NONE:
+        at_slot(table, inode.lru_next).lru_previous = inode.lru_previous
+    else:
+        shard.lru_last = inode.lru_previous
+    inode.flags &= <uint8_t> ~INODE_CACHED
+
+
+# Pins.
+
+cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil:
+    """Pins the inode for the caller. NULL for an id that the guest does not know, or knew once."""
+    cdef uint32_t slot = <uint32_t> nodeid
+    cdef Inode *inode
+    cdef uint64_t state
+    if slot == NONE or slot >> CHUNK_BITS >= load_acquire32(&table.chunk_count):
+        return NULL
+    inode = at_slot(table, slot)
+    state = load_acquire64(&inode.state)
+    while True:
+        if state >> 32 != nodeid >> 32 or not state & PINS:
+            return NULL
+        if state & EVICTING:
+            sched_yield()
+            state = load_acquire64(&inode.state)
+        elif compare_exchange64(&inode.state, &state, state + 1):
+            return inode
+
+
+cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil:
+    """Gives a pin back. The last frees the slot; the descriptor is left to inodes_close_pending, which may sleep."""
+    if fetch_sub64(&inode.state, 1) & PINS == 1:
+        let_go(table, inode)
+
+
+cdef void let_go(InodeTable *table, Inode *inode) noexcept nogil:
+    cdef Shard *shard
+    cdef uint32_t first
+    if inode.flags & INODE_CACHED:
+        # The guest forgot it while it was kept for its children.
+        shard = shard_of(table, key_hash(inode.mount, inode.ino))
+        lock(&shard.lock)
+        cache_remove(table, shard, inode)
+        unlock(&shard.lock)
+    if inode.fd < 0:
+        discard(table, inode)
+        return
+    fetch_add32(&table.to_close_count, 1)
+    first = load_relaxed32(&table.to_close)
+    while True:
+        inode.hash_next = first
+        if compare_exchange32(&table.to_close, &first, inode.slot):
+            return
+
+
+cdef void discard(InodeTable *table, Inode *inode) noexcept nogil:
+    """Frees the slot of an inode that has no descriptor, and those of parents that were only kept for it."""
+    cdef Inode *parent
+    while True:
+        name_drop(&table.names, inode.name)
+        parent = at_slot(table, inode.parent) if inode.parent != NONE else NULL
+        free_slot(table, inode)
+        if parent == NULL:
+            return
+        fetch_sub32(&parent.children, 1)
+        if fetch_sub64(&parent.state, 1) & PINS != 1:
+            return
+        if parent.fd >= 0 or parent.flags & INODE_CACHED:
+            let_go(table, parent)
+            return
+        inode = parent
+
+
+cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil:
+    """Closes the descriptors of inodes that were let go. Returns how many. May sleep."""
+    cdef uint32_t slot = exchange32(&table.to_close, NONE)
+    cdef uint32_t closed = 0
+    cdef Inode *inode
+    cdef int fd
+    while slot != NONE:
+        inode = at_slot(table, slot)
+        slot = inode.hash_next
+        fd = inode.fd
+        inode.fd = -1
+        discard(table, inode)
+        sys_close(fd)
+        fetch_sub32(&table.account.cached, 1)
+        fetch_sub32(&table.to_close_count, 1)
+        closed += 1
+    return closed

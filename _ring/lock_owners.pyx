@@ -1,0 +1,236 @@
+"""The table of lock owners, and the list of requests that wait for a lock, by which they are cancelled."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from .descriptors cimport descriptors_close
+from .linux cimport ENOLCK, calloc, free, mix64, sys_close, sys_interrupt
+from .mutex cimport lock, unlock
+
+
+cdef inline LockOwner **bucket_of(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
+    return &table.owners[mix64(nodeid ^ mix64(owner)) & (OWNER_BUCKETS - 1)]
+
+
+cdef LockOwner *find_locked(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
+    cdef LockOwner *found = bucket_of(table, nodeid, owner)[0]
+    while found != NULL and (found.nodeid != nodeid or found.owner != owner):
+        found = found.next
+    return found
+
+
+cdef LockOwner *owner_find(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
+    """Pins the record of the owner's locks on the inode. NULL: it has had none."""
+    cdef LockOwner *found
+    lock(&table.lock)
+    found = find_locked(table, nodeid, owner)
+    if found != NULL:
+        found.pins += 1
+    unlock(&table.lock)
+    return found
+
+
+cdef LockOwner *owner_add(LockTable *table, uint64_t nodeid, uint64_t owner, int fd) noexcept nogil:
+    """A record with the description `fd`, which is the table's from now on; pinned. One that is there already is taken
+    instead. NULL: no memory.
+    """
+    cdef LockOwner *new = <LockOwner *> calloc(1, sizeof(LockOwner))
+    cdef LockOwner *found = NULL
+    cdef LockOwner **bucket = bucket_of(table, nodeid, owner)
+    lock(&table.lock)
+    if new != NULL:
+        found = find_locked(table, nodeid, owner)
+        if found == NULL:
+            found = new
+            found.nodeid = nodeid
+            found.owner = owner
+            found.fd = fd
+            found.pins = 1
+            found.next = bucket[0]
+            bucket[0] = found
+            table.owner_count += 1
+        found.pins += 1
+    unlock(&table.lock)
+    if found != new or new == NULL:
+        free(new)
+        sys_close(fd)
+        descriptors_close(table.account)
+    return found
+
+
+cdef void owner_release(LockTable *table, LockOwner *owner) noexcept nogil:
+    """Gives a pin back; the last one closes the description, and with it ends its locks."""
+    cdef bint last
+    lock(&table.lock)
+    owner.pins -= 1
+    last = owner.pins == 0
+    unlock(&table.lock)
+    if last:
+        sys_close(owner.fd)
+        descriptors_close(table.account)
+        free(owner)
+
+
+cdef LockOwner *unlink(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
+    cdef LockOwner **link = bucket_of(table, nodeid, owner)
+    cdef LockOwner *found
+    while link[0] != NULL:
+        found = link[0]
+        if found.nodeid == nodeid and found.owner == owner:
+            link[0] = found.next
+            table.owner_count -= 1
+            return found
+        link = &found.next
+    return NULL
+
+
+cdef void owner_drop(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
+    """All locks of the owner on the inode end, and what waits for one."""
+    cdef LockOwner *found
+    cancel_owner(table, nodeid, owner)
+    lock(&table.lock)
+    found = unlink(table, nodeid, owner)
+    unlock(&table.lock)
+    if found != NULL:
+        owner_release(table, found)
+
+
+cdef void owners_drop_all(LockTable *table) noexcept nogil:
+    """The end of a session."""
+    cdef LockOwner *found
+    cdef int bucket
+    cancel_all(table)
+    for bucket in range(OWNER_BUCKETS):
+        while True:
+            lock(&table.lock)
+            found = table.owners[bucket]
+            if found != NULL:
+                table.owners[bucket] = found.next
+                table.owner_count -= 1
+            unlock(&table.lock)
+            if found == NULL:
+                break
+            owner_release(table, found)
+
+
+# Waits. A thread that is cancelled just before it goes to sleep would not hear the signal, so whoever cancels sees to it
+# that cancel_again is called until nothing that was cancelled is left.
+
+cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
+    """One more wait. 0, or -ENOLCK where there are as many as there may be."""
+    cdef bint full
+    lock(&table.lock)
+    full = table.waits >= table.limit
+    if not full:
+        table.waits += 1
+        wait.tid = 0
+        wait.cancelled = 0
+        wait.previous = NULL
+        wait.next = table.first
+        if wait.next != NULL:
+            wait.next.previous = wait
+        table.first = wait
+    unlock(&table.lock)
+    return -ENOLCK if full else 0
+
+
+cdef bint wait_begins(LockTable *table, LockWait *wait, int tid) noexcept nogil:
+    """The thread is about to sleep. False: it was cancelled already."""
+    cdef bint go
+    lock(&table.lock)
+    wait.tid = tid
+    go = not wait.cancelled
+    unlock(&table.lock)
+    return go
+
+
+cdef void wait_leave(LockTable *table, LockWait *wait) noexcept nogil:
+    lock(&table.lock)
+    if wait.previous != NULL:
+        wait.previous.next = wait.next
+    else:
+        table.first = wait.next
+    if wait.next != NULL:
+        wait.next.previous = wait.previous
+    table.waits -= 1
+    if wait.cancelled:
+        table.cancelling -= 1
+    unlock(&table.lock)
+
+
+cdef void cancel(LockTable *table, LockWait *wait) noexcept nogil:
+    # The table is locked.
+    if not wait.cancelled:
+        wait.cancelled = 1
+        table.cancelling += 1
+    if wait.tid:
+        sys_interrupt(wait.tid)
+
+
+cdef void cancel_request(LockTable *table, uint64_t unique) noexcept nogil:
+    """FUSE_INTERRUPT."""
+    cdef LockWait *wait
+    lock(&table.lock)
+    wait = table.first
+    while wait != NULL:
+        if wait.unique == unique:
+            cancel(table, wait)
+        wait = wait.next
+    unlock(&table.lock)
+
+
+cdef void cancel_owner(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
+    cdef LockWait *wait
+    lock(&table.lock)
+    wait = table.first
+    while wait != NULL:
+        if not wait.is_flock and wait.nodeid == nodeid and wait.owner == owner:
+            cancel(table, wait)
+        wait = wait.next
+    unlock(&table.lock)
+
+
+cdef void cancel_handle(LockTable *table, uint64_t fh) noexcept nogil:
+    cdef LockWait *wait
+    lock(&table.lock)
+    wait = table.first
+    while wait != NULL:
+        if wait.is_flock and wait.fh == fh:
+            cancel(table, wait)
+        wait = wait.next
+    unlock(&table.lock)
+
+
+cdef void cancel_queue(LockTable *table, uint32_t queue) noexcept nogil:
+    cdef LockWait *wait
+    lock(&table.lock)
+    wait = table.first
+    while wait != NULL:
+        if wait.queue == queue:
+            cancel(table, wait)
+        wait = wait.next
+    unlock(&table.lock)
+
+
+cdef void cancel_all(LockTable *table) noexcept nogil:
+    cdef LockWait *wait
+    lock(&table.lock)
+    wait = table.first
+    while wait != NULL:
+        cancel(table, wait)
+        wait = wait.next
+    unlock(&table.lock)
+
+
+cdef uint32_t cancel_again(LockTable *table) noexcept nogil:
+    """Signals every thread whose wait was cancelled once more. How many there are."""
+    cdef LockWait *wait
+    cdef uint32_t left
+    lock(&table.lock)
+    wait = table.first
+    while wait != NULL:
+        if wait.cancelled:
+            cancel(table, wait)
+        wait = wait.next
+    left = table.cancelling
+    unlock(&table.lock)
+    return left
