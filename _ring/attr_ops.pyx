@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .caller cimport keep_suid
 from .entries cimport (
-    check_name, enter_file, fill_attr, fill_attr_out, is_dot, is_dotdot, lookup_name, open_with_room)
+    check_name, cuts_much, enter_file, fill_attr, fill_attr_out, is_dot, is_dotdot, lookup_name, open_with_room)
 from .fuse_abi cimport (
     FATTR_ATIME, FATTR_ATIME_NOW, FATTR_FH, FATTR_GID, FATTR_KILL_SUIDGID, FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW,
     FATTR_SIZE, FATTR_UID, fuse_access_in, fuse_attr, fuse_attr_out, fuse_entry_out, fuse_setattr_in, fuse_statx_in,
@@ -22,7 +22,7 @@ from .linux cimport (
     timespec)
 from .mutex cimport lock, unlock
 from .override cimport override_change, override_host_mode, override_show
-from .request cimport Request, next_bytes, next_name, reply
+from .request cimport WOULD_SLEEP, Request, next_bytes, next_name, reply
 from .share cimport Context
 from .xattr_ops cimport drop_capabilities
 
@@ -239,6 +239,9 @@ cdef int op_setattr(Context *ctx, Request *request) noexcept nogil:
     if inode == NULL:
         return -ESTALE
     fd = inode_fd(&ctx.share.inodes, inode)
+    if fd >= 0 and args.valid & FATTR_SIZE and not ctx.may_sleep and cuts_much(fd, args.size):
+        inode_release(&ctx.share.inodes, inode)
+        return WOULD_SLEEP
     error = change(ctx, request, args, inode, fd) if fd >= 0 else fd
     if error == 0:
         error = fill_attr_out(ctx, fd, &out)

@@ -21,15 +21,16 @@ from .lock_owners cimport cancel_again, cancel_all, cancel_queue, owners_drop_al
 from .memory cimport MemoryMap, Region, map_create, map_free, map_user, region_map, region_unmap
 from .mutex cimport lock, unlock
 from .operations cimport Operation, operation_of
-from .pool cimport Pool, pool_init, pool_reap, pool_start, pool_stop
+from .pool cimport Pool, pool_init, pool_stop
 from .request cimport Request
 from .session_ops cimport end_session
-from .share cimport OPCODES
 from .share_settings cimport share_configure, share_free_settings
+from .threads cimport threads_reap, threads_start
 from .virtio_abi cimport virtio_desc, virtio_used_elem
 from .virtqueue cimport (
     CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_BAD_HEAD, QUEUE_BAD_INDEX, QUEUE_MEMORY_GONE, QUEUE_OK,
     QUEUE_OVERCOMMITTED, Virtqueue, ring_place, ring_signal)
+from .watchdog cimport Watchdog, watchdog_start, watchdog_stop
 from .worker cimport (
     QUEUES_MAX, Worker, worker_attach, worker_create, worker_detach, worker_free, worker_start, worker_stop,
     worker_wake)
@@ -63,20 +64,23 @@ cdef class Device:
     """The data plane of one share. Every method is called by the control plane's one thread.
 
     `root_fd`: the shared directory, opened with O_PATH; `proc_fd`: /proc/self/fd. Both stay the caller's. `settings` is
-    a Settings; `descriptors` is RLIMIT_NOFILE, `pool_threads` the most there may be. Raises OSError.
+    a Settings; `descriptors` is RLIMIT_NOFILE, `pool_threads` the most there may be, `poll_us` how long
+    a worker looks for requests before it sleeps, at most. Raises OSError.
     """
 
     cdef Engine engine
     cdef Pool pool
     cdef Virtqueue *queues
     cdef uint32_t queue_count
+    cdef Watchdog watchdog
     cdef Worker *workers[QUEUES_MAX]
     cdef int served_by[QUEUES_MAX]     # the worker's number, -1: none
     cdef Region **regions
     cdef uint32_t region_count
     cdef bint open
 
-    def __cinit__(self, int root_fd, int proc_fd, settings, *, int queues, int descriptors, int pool_threads):
+    def __cinit__(self, int root_fd, int proc_fd, settings, *, int queues, int descriptors, int pool_threads,
+                  int poll_us=50):
         cdef uint64_t effective = 0, permitted = 0, inheritable = 0
         cdef int error, i, root
         if not 1 <= queues <= QUEUES_MAX:
@@ -104,6 +108,7 @@ cdef class Device:
             error = handles_create(&share.handles, &share.descriptors)
         if error < 0:
             failed(error, "cannot set the data plane up")
+        self.engine.poll_limit = poll_us * self.engine.ticks_per_us
         self.engine.map = map_create(NULL, 0)
         root = sys_dup(root_fd)
         error = root if root < 0 else inodes_create(&share.inodes, &share.descriptors, root, proc_fd)
@@ -114,7 +119,9 @@ cdef class Device:
             raise OSError("the file system of the shared directory has no file handles that this process may open")
         self.open = True
         pool_init(&self.pool, &self.engine, pool_threads)
-        error = pool_start(&self.pool)
+        error = threads_start(&self.pool)
+        if error == 0:
+            error = watchdog_start(&self.watchdog, &self.pool, self.workers)
         if error < 0:
             failed(error, "cannot start a thread")
 
@@ -409,11 +416,11 @@ cdef class Device:
             worker = worker_create(&self.engine, &self.pool, number)
             if worker == NULL:
                 failed(-ENOMEM, "cannot make a worker")
-            error = worker_start(worker)
+            store_pointer(<void **> &self.workers[number], worker)
+            worker_start(worker)
+            error = threads_start(&self.pool)
             if error < 0:
-                worker_free(worker)
-                failed(error, "cannot start a worker")
-            self.workers[number] = worker
+                failed(error, "cannot start a thread")
         error = worker_attach(worker, queue)
         if error < 0:
             sys_close(queue.kick_fd)
@@ -461,10 +468,6 @@ cdef class Device:
     @property
     def stopped(self) -> bool:
         """Whether every thread has ended after stop()."""
-        cdef int i
-        for i in range(QUEUES_MAX):
-            if self.workers[i] != NULL and not load_acquire32(&self.workers[i].ended):
-                return False
         if load_acquire32(&self.engine.waiting_threads):
             cancel_again(&self.engine.share.locks)
             return False
@@ -479,11 +482,13 @@ cdef class Device:
         if not self.stopped:
             raise RuntimeError("the device's threads have not ended")
         self.open = False
+        with nogil:
+            watchdog_stop(&self.watchdog)
         for number in range(QUEUES_MAX):
             if self.workers[number] != NULL:
                 worker_free(self.workers[number])
                 self.workers[number] = NULL
-        pool_reap(&self.pool)
+        threads_reap(&self.pool)
         for i in range(self.queue_count):
             for fd in (self.queues[i].kick_fd, self.queues[i].call_fd, self.queues[i].err_fd):
                 if fd >= 0:
@@ -504,14 +509,15 @@ cdef class Device:
 
     def statistics(self) -> dict[str, int]:
         """Numbers as they are now, for tests and metrics; those of running threads may be a little old."""
-        cdef uint64_t wakeups = 0, calls = 0, errors = 0
-        cdef int number, opcode
+        cdef uint64_t wakeups = 0, takeovers = 0, polls = 0, hits = 0
+        cdef int number
         numbers = {
             "inodes": load_acquire32(&self.engine.share.inodes.known),
             "inodes_closing": load_acquire32(&self.engine.share.inodes.to_close_count),
             "descriptors_cached": load_acquire32(&self.engine.share.descriptors.cached),
             "files_open": load_acquire32(&self.engine.share.descriptors.opened),
-            "pool_threads": load_acquire32(&self.pool.threads),
+            "threads": load_acquire32(&self.pool.threads),
+            "threads_idle": load_acquire32(&self.pool.idle),
             "session": load_acquire32(&self.engine.share.session),
             "name_bytes": load_acquire32(&self.engine.share.inodes.names.bytes),
             "lock_owners": load_acquire32(&self.engine.share.locks.owner_count),
@@ -520,12 +526,13 @@ cdef class Device:
         for number in range(QUEUES_MAX):
             if self.workers[number] != NULL:
                 wakeups += self.workers[number].wakeups
-                for opcode in range(OPCODES):
-                    calls += self.workers[number].ctx.calls[opcode]
-                    errors += self.workers[number].ctx.errors[opcode]
+                takeovers += self.workers[number].takeovers
+                polls += self.workers[number].polling.polls
+                hits += self.workers[number].polling.hits
         numbers["wakeups"] = wakeups
-        numbers["requests"] = calls
-        numbers["errors"] = errors
+        numbers["takeovers"] = takeovers
+        numbers["polls"] = polls
+        numbers["poll_hits"] = hits
         for number in range(<int> self.queue_count):
             if self.queues[number].popped:
                 numbers[f"queue{number}_requests"] = self.queues[number].popped

@@ -30,6 +30,12 @@ cdef struct Engine:
     int event_fd               # readable: there are events, or something that was waited for has come true
     uint32_t waiting           # the control plane waits for requests to end
     uint32_t waiting_threads   # of locks
+    uint64_t ticks_per_us
+    uint64_t slow_ticks        # a request that took longer is slow
+    uint64_t poll_limit        # ticks: the longest that a worker looks for requests before it sleeps
+    uint32_t watchdog_armed    # a futex: 0 while all workers sleep
+    uint32_t pollers           # workers that look for requests without sleeping, now
+    uint32_t pollers_max       # never all CPUs: the guest needs one
     Request *spare_requests
     Request *all_requests
     uint32_t requests_lock

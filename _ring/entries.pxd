@@ -1,5 +1,7 @@
 # What the guest is told about a file: attributes and directory entries.
 
+from libc.stdint cimport uint64_t
+
 from .fuse_abi cimport fuse_attr, fuse_attr_out, fuse_entry_out
 from .inode_table cimport Inode
 from .linux cimport linux_statx
@@ -13,5 +15,6 @@ cdef void fill_attr(Context *ctx, int fd, const linux_statx *stat, fuse_attr *at
 cdef int fill_attr_out(Context *ctx, int fd, fuse_attr_out *out) noexcept nogil
 cdef int lookup_name(Context *ctx, Inode *parent, int parent_fd, const char *name, fuse_entry_out *out) noexcept nogil
 cdef int enter_file(Context *ctx, int fd, Inode *parent, const char *name, fuse_entry_out *out) noexcept nogil
+cdef bint cuts_much(int fd, uint64_t size) noexcept nogil
 cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil
 cdef int open_with_room(Context *ctx, int dir, const char *path, int flags, unsigned int mode) noexcept nogil

@@ -9,8 +9,8 @@ from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
 from .inode_table cimport MOUNT_HANDLES, Inode, InodeTable
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EINVAL, EMFILE, ENFILE, ENXIO, ESTALE, O_DIRECTORY, O_NOCTTY,
-    O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFMT, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, decimal,
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EINVAL, EMFILE, ENFILE, ENXIO, ESTALE, O_DIRECTORY, O_NOCTTY,
+    O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFMT, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, STATX_SIZE, decimal,
     device_encode, linux_statx, sys_close, sys_openat, sys_statx)
 from .override cimport override_show
 from .share cimport Context
@@ -18,6 +18,8 @@ from .share cimport Context
 cdef enum:
     IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
     SECOND = 1000000000
+    UNKNOWN_LIKELY = 8   # lookups in a row that found an inode unknown: the next one will, too
+    MUCH = 1 << 20       # bytes of a file that are freed while a queue waits
     MAKE_ROOM = 32   # cached descriptors closed when the process has run out of them
 
 
@@ -112,6 +114,7 @@ cdef int enter_opened(Context *ctx, int fd, Inode *parent, const char *name, fus
     cdef InodeTable *table = &ctx.share.inodes
     cdef linux_statx stat
     cdef uint64_t nodeid = 0
+    cdef bint known = False
     cdef int mount
     cdef int error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat)
     if error < 0:
@@ -123,8 +126,10 @@ cdef int enter_opened(Context *ctx, int fd, Inode *parent, const char *name, fus
         return mount
     # What is shown is read before the table may close the descriptor.
     fill_entry(ctx, 0, fd, parent, <uint32_t> mount, &stat, out)
-    error = inode_add(table, <uint32_t> mount, &stat, fd, parent, name, &nodeid)
+    error = inode_add(table, <uint32_t> mount, &stat, fd, parent, name, &nodeid, &known)
     out.nodeid = nodeid
+    if known:
+        ctx.unknown = 0
     return error
 
 
@@ -153,23 +158,26 @@ cdef int lookup_name(Context *ctx, Inode *parent, int parent_fd, const char *nam
     """The entry of a name in a directory, with one more reference to it. The name has been checked. 0 or -errno.
 
     One statx where the inode is known and has a descriptor; else it is opened, and what was opened counts: the name
-    may be another file's by then.
+    may be another file's by then. Where the last lookups found nothing known, opening comes first and saves the statx.
     """
     cdef linux_statx stat
     cdef uint64_t nodeid
-    cdef int mount, fd
-    cdef int error = sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, IDENTITY, &stat)
-    if error < 0:
-        return error
-    mount = mount_of(&ctx.share.inodes, &stat)
-    if mount < 0:
-        return mount
-    nodeid = inode_count_lookup(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino, stat.stx_mode & S_IFMT)
-    if nodeid:
-        error = enter_known(ctx, nodeid, parent, name, <uint32_t> mount, &stat, out)
+    cdef int mount, fd, error
+    if ctx.unknown < UNKNOWN_LIKELY:
+        error = sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, IDENTITY, &stat)
         if error < 0:
-            inode_forget(&ctx.share.inodes, nodeid, 1)
-        return error
+            return error
+        mount = mount_of(&ctx.share.inodes, &stat)
+        if mount < 0:
+            return mount
+        nodeid = inode_count_lookup(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino, stat.stx_mode & S_IFMT)
+        if nodeid:
+            ctx.unknown = 0
+            error = enter_known(ctx, nodeid, parent, name, <uint32_t> mount, &stat, out)
+            if error < 0:
+                inode_forget(&ctx.share.inodes, nodeid, 1)
+            return error
+    ctx.unknown += 1
     fd = open_with_room(ctx, parent_fd, name, O_PATH | O_NOFOLLOW, 0)
     if fd < 0:
         return fd
@@ -185,6 +193,13 @@ cdef int enter_file(Context *ctx, int fd, Inode *parent, const char *name, fuse_
     if path_fd < 0:
         return path_fd
     return enter_opened(ctx, path_fd, parent, name, out)
+
+
+cdef bint cuts_much(int fd, uint64_t size) noexcept nogil:
+    """Whether to cut the file to `size` bytes means to free so much of it that this takes long."""
+    cdef linux_statx stat
+    return sys_statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &stat) == 0 and \
+        stat.stx_size > size and stat.stx_size - size > MUCH
 
 
 cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil:

@@ -4,9 +4,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32
 from .caller cimport keep_suid
-from .chain cimport chain_trim_readable, chain_trim_writable, iovec_advance
+from .chain cimport Chain, chain_trim_readable, chain_trim_writable, iovec_advance
 from .descriptors cimport descriptors_open
-from .entries cimport open_inode
+from .entries cimport cuts_much, open_inode
 from .freshness cimport still_fresh
 from .fuse_abi cimport (
     FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_PARALLEL_DIRECT_WRITES, FUSE_FLOCK_LOCKS,
@@ -15,15 +15,17 @@ from .fuse_abi cimport (
     fuse_flush_in, fuse_fsync_in, fuse_lseek_in, fuse_lseek_out, fuse_open_in, fuse_open_out, fuse_read_in,
     fuse_release_in, fuse_write_in, fuse_write_out)
 from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
-from .inode_cache cimport make_room
+from .inode_cache cimport inode_fd, make_room
 from .inode_lifetime cimport inode_acquire, inode_release
-from .inode_table cimport MOUNT_HANDLES, Inode
+from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .linux cimport (
-    EBADF, EFBIG, EINVAL, EISDIR, ENXIO, EROFS, ESTALE, IOV_MAX, LOCK_UN, O_ACCMODE, O_DIRECT, O_DSYNC, O_NOATIME,
-    O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, iovec, memset, sys_close,
-    sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv, sys_pwritev)
+    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENXIO, EOPNOTSUPP, EROFS, ESTALE, IOV_MAX, LOCK_UN, O_ACCMODE, O_DIRECT, O_DSYNC, O_NOATIME,
+    O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT,
+    STATX_SIZE, iovec, linux_statx, memset, sys_close,
+    sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv,
+    sys_preadv2, sys_pwritev, sys_statx)
 from .lock_owners cimport cancel_handle, owner_drop
-from .request cimport Request, next_bytes, reply, reply_in_place
+from .request cimport WOULD_SLEEP, Request, next_bytes, reply, reply_in_place
 from .share cimport CACHE_ALWAYS, CACHE_METADATA, CACHE_NEVER, Context
 from .xattr_ops cimport drop_capabilities
 
@@ -66,63 +68,56 @@ cdef int open_file(Context *ctx, Inode *inode, uint32_t flags, uint32_t open_fla
     return fd
 
 
-cdef uint32_t cache_flags(Context *ctx, uint64_t nodeid, int fd, uint32_t flags, bint directory) noexcept nogil:
+cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bint directory) noexcept nogil:
     """What the guest may keep in its page cache of a file that it opens: FOPEN flags."""
-    cdef Inode *inode
     cdef uint32_t cache = ctx.share.options.cache
     cdef uint32_t keep = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR if directory else FOPEN_KEEP_CACHE
-    cdef bint fresh
     if cache == CACHE_ALWAYS or (cache == CACHE_METADATA and directory):
         return keep
     if cache == CACHE_NEVER or cache == CACHE_METADATA:
         return 0 if directory else FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES
     if flags & O_DIRECT and ctx.share.options.allow_direct_io:
         return FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES
-    inode = inode_acquire(&ctx.share.inodes, nodeid)
-    if inode == NULL:
-        return 0
-    fresh = still_fresh(inode, fd)
-    inode_release(&ctx.share.inodes, inode)
+    if still_fresh(inode, fd):
+        return keep
     # A listing may be kept from now on, whether or not an older one is dropped.
-    return keep if fresh else FOPEN_CACHE_DIR if directory else 0
+    return FOPEN_CACHE_DIR if directory else 0
 
 
-cdef void count_open(Context *ctx, uint64_t nodeid, int change) noexcept nogil:
-    """Keeps count of open files where an inode can only be found again by its name, which it may lose while it is open."""
-    cdef Inode *inode = inode_acquire(&ctx.share.inodes, nodeid)
-    if inode != NULL:
-        if ctx.share.inodes.mounts[inode.mount].how != MOUNT_HANDLES:
-            if change > 0:
-                fetch_add32(&inode.opens, 1)
-            elif load_relaxed32(&inode.opens):
-                fetch_sub32(&inode.opens, 1)
-        inode_release(&ctx.share.inodes, inode)
+cdef bint counts_opens(Context *ctx, const Inode *inode) noexcept nogil:
+    """Whether open files are counted: where an inode can only be found by its name, which it may lose while it is open."""
+    return ctx.share.inodes.mounts[inode.mount].how != MOUNT_HANDLES
 
 
-cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory, fuse_open_out *out) noexcept nogil:
+cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory,
+                    fuse_open_out *out) noexcept nogil:
     """A handle for `fd`, which may be a -errno and then is the answer. 0 or -errno; the descriptor is taken care of."""
+    cdef Inode *inode
     cdef int error
     if fd < 0:
         return fd
-    error = descriptors_open(&ctx.share.descriptors)
+    memset(out, 0, sizeof(fuse_open_out))
+    inode = inode_acquire(&ctx.share.inodes, nodeid)
+    error = descriptors_open(&ctx.share.descriptors) if inode != NULL else -ESTALE
     if error < 0:
         sys_close(fd)
-        return error
-    memset(out, 0, sizeof(fuse_open_out))
-    out.open_flags = cache_flags(ctx, nodeid, fd, flags, directory)
-    error = handle_add(&ctx.share.handles, fd, nodeid, flags, directory, &out.fh)
-    if error < 0:
-        return error
-    if ctx.share.inodes.by_name:
-        count_open(ctx, nodeid, 1)
-    make_room(&ctx.share.inodes)
-    return 0
+    else:
+        out.open_flags = cache_flags(ctx, inode, fd, flags, directory)
+        error = handle_add(&ctx.share.handles, fd, nodeid, inode.mount, flags, directory, &out.fh)
+    if error == 0 and counts_opens(ctx, inode):
+        fetch_add32(&inode.opens, 1)
+    if inode != NULL:
+        inode_release(&ctx.share.inodes, inode)
+    if error == 0:
+        make_room(&ctx.share.inodes)
+    return error
 
 
 cdef int op_open(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_open_in *args = <const fuse_open_in *> next_bytes(request, sizeof(fuse_open_in))
     cdef fuse_open_out out
     cdef Inode *inode
+    cdef int fd
     cdef int error = may_open(ctx, args.flags)
     if error < 0:
         return error
@@ -130,6 +125,10 @@ cdef int op_open(Context *ctx, Request *request) noexcept nogil:
     if inode == NULL:
         return -ESTALE
     if inode.kind == S_IFREG:
+        fd = inode_fd(&ctx.share.inodes, inode)
+        if fd >= 0 and args.flags & O_TRUNC and not ctx.may_sleep and cuts_much(fd, 0):
+            inode_release(&ctx.share.inodes, inode)
+            return WOULD_SLEEP
         error = open_file(ctx, inode, args.flags, args.open_flags)
     else:
         error = -EISDIR if inode.kind == S_IFDIR else -ENXIO
@@ -171,22 +170,57 @@ cdef int64_t transfer(int fd, iovec *iov, uint32_t count, uint64_t size, uint64_
     return <int64_t> done
 
 
+cdef int64_t read_cached(Context *ctx, Request *request, Handle *handle, uint64_t size, uint64_t offset) noexcept nogil:
+    """Reads what is there without waiting for a disk. The bytes, if that is all there is to read; or WOULD_SLEEP, with
+    what was read noted in the request.
+
+    A short result is not the end of the file: the next page may not be cached. The size tells.
+    """
+    cdef Mount *mount = ctx.share.inodes.mounts + handle.mount
+    cdef Chain *chain = &request.chain
+    cdef uint32_t count = chain.write_end - chain.write_first
+    cdef linux_statx stat
+    cdef int64_t got = sys_preadv2(handle.fd, chain.iov + chain.write_first, <int> (count if count < IOV_MAX else IOV_MAX),
+                                   <int64_t> offset, RWF_NOWAIT)
+    if got == <int64_t> size:
+        return got
+    if got == -EOPNOTSUPP:
+        mount.no_nowait = 1   # a file system in memory, or an old one: it is read at once
+        return transfer(handle.fd, chain.iov + chain.write_first, count, size, offset, False)
+    if got >= 0 and count <= IOV_MAX and sys_statx(
+            handle.fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &stat) == 0 and \
+            offset + <uint64_t> got >= stat.stx_size:
+        return got
+    if got > 0:
+        chain.write_first += iovec_advance(chain.iov + chain.write_first, count, <uint64_t> got)
+        chain.writable_bytes -= <uint64_t> got
+        request.done = <uint64_t> got
+    return -EAGAIN
+
+
 cdef int op_read(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_read_in *args = <const fuse_read_in *> next_bytes(request, sizeof(fuse_read_in))
     cdef Handle *handle
+    cdef uint64_t offset = args.offset + request.done
+    cdef uint64_t size = args.size - request.done
     cdef int64_t got
     if <int64_t> args.offset < 0 or <int64_t> (args.offset + args.size) < 0:
         return -EINVAL
-    if request.chain.writable_bytes < args.size:
+    if request.chain.writable_bytes < size:
         return -EINVAL
     handle = file_of(ctx, request, args.fh)
     if handle == NULL:
         return -EBADF
-    chain_trim_writable(&request.chain, args.size)
-    got = transfer(handle.fd, request.chain.iov + request.chain.write_first,
-                   request.chain.write_end - request.chain.write_first, args.size, args.offset, False)
+    chain_trim_writable(&request.chain, size)
+    if ctx.may_sleep or ctx.share.inodes.mounts[handle.mount].no_nowait:
+        got = transfer(handle.fd, request.chain.iov + request.chain.write_first,
+                       request.chain.write_end - request.chain.write_first, size, offset, False)
+    else:
+        got = read_cached(ctx, request, handle, size, offset)
     handle_release(&ctx.share.handles, handle)
-    return <int> got if got < 0 else reply_in_place(request, <uint64_t> got)
+    if got == -EAGAIN and not ctx.may_sleep:
+        return WOULD_SLEEP
+    return <int> got if got < 0 else reply_in_place(request, request.done + <uint64_t> got)
 
 
 cdef int op_write(Context *ctx, Request *request) noexcept nogil:
@@ -219,6 +253,7 @@ cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil:
     """RELEASE and RELEASEDIR: the guest's last close. What waits for a flock of the handle is cut short."""
     cdef const fuse_release_in *args = <const fuse_release_in *> next_bytes(request, sizeof(fuse_release_in))
     cdef Handle *handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, directory)
+    cdef Inode *inode
     cdef bint closed
     if handle == NULL:
         return -EBADF
@@ -231,7 +266,11 @@ cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil:
     closed = handle_close(&ctx.share.handles, handle)
     handle_release(&ctx.share.handles, handle)
     if closed and ctx.share.inodes.by_name:
-        count_open(ctx, request.header.nodeid, -1)
+        inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+        if inode != NULL:
+            if counts_opens(ctx, inode) and load_relaxed32(&inode.opens):
+                fetch_sub32(&inode.opens, 1)
+            inode_release(&ctx.share.inodes, inode)
     return reply(request, NULL, 0) if closed else -EBADF
 
 

@@ -21,7 +21,7 @@ cdef struct Handle:
     uint32_t directory
     uint32_t lock        # of a directory's position
     uint32_t killed      # a RELEASE was here
-    uint32_t unused
+    uint32_t mount       # of its inode
 
 
 cdef struct HandleTable:
@@ -35,7 +35,7 @@ cdef struct HandleTable:
 
 cdef int handles_create(HandleTable *table, Descriptors *account) noexcept nogil
 cdef void handles_destroy(HandleTable *table) noexcept nogil
-cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t flags, bint directory,
+cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount, uint32_t flags, bint directory,
                     uint64_t *fh) noexcept nogil
 cdef Handle *handle_acquire(HandleTable *table, uint64_t fh, uint64_t nodeid, bint directory) noexcept nogil
 cdef void handle_release(HandleTable *table, Handle *handle) noexcept nogil

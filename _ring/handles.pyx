@@ -70,7 +70,7 @@ cdef Handle *take_slot(HandleTable *table) noexcept nogil:
     return handle
 
 
-cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t flags, bint directory,
+cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount, uint32_t flags, bint directory,
                     uint64_t *fh) noexcept nogil:
     """A handle for the descriptor, which is the table's from now on. 0 or -ENOMEM, which closes it."""
     cdef Handle *handle
@@ -85,6 +85,7 @@ cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t flags,
     # A wrapped generation is harmless here: a handle is only ever found together with the nodeid it was opened for.
     generation = (handle.state >> 32) + 1
     handle.nodeid = nodeid
+    handle.mount = mount
     handle.position = 0
     handle.fd = fd
     handle.flags = flags

@@ -24,6 +24,7 @@ cdef enum:
     FIRST_SEGMENT = 16
     HANDLE_MAX = 24             # bytes of a file handle that fit into the record
     MOUNTS_MAX = 1 << 16
+    SLOW_CLASSES = 8
 
 
 cdef enum InodeFlags:
@@ -83,6 +84,10 @@ cdef struct Mount:
     uint64_t id
     int32_t fd                  # by which handles are opened; -1: none yet
     uint32_t how                # a MountHow
+    uint32_t no_nowait          # RWF_NOWAIT is not supported
+    uint32_t slow[SLOW_CLASSES]     # see slowness.pyx
+    uint32_t quick[SLOW_CLASSES]
+    uint64_t slow_at_us[SLOW_CLASSES]
 
 
 cdef struct InodeTable:
@@ -98,6 +103,7 @@ cdef struct InodeTable:
     uint32_t to_close_count
     uint32_t known              # inodes that the guest knows, the root not counted
     uint32_t no_handles         # file handles are not to be used
+    uint32_t slow_classes       # of all mounts
     uint32_t by_name            # there is a mount whose files are found by name
     NameArena names
     uint32_t next_victim        # shard in which eviction looks next

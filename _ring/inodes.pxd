@@ -13,7 +13,7 @@ cdef bint inodes_have_handles(InodeTable *table) noexcept nogil
 cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil
 cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino, uint32_t kind) noexcept nogil
 cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, Inode *parent, const char *name,
-                   uint64_t *nodeid) noexcept nogil
+                   uint64_t *nodeid, bint *known) noexcept nogil
 cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil
 cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const char *name) noexcept nogil
 cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil

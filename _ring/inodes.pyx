@@ -159,7 +159,7 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
 
 
 cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, Inode *parent, const char *name,
-                   uint64_t *nodeid) noexcept nogil:
+                   uint64_t *nodeid, bint *known) noexcept nogil:
     """A reference of the guest to the file that `fd` (O_PATH) and `stat` are of: to its record, or to a new one.
 
     `parent` and `name` are where it was found (NULL: not by name). The descriptor is the table's from now on. 0 or
@@ -219,6 +219,7 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
         store_release64(&inode.state, inode.state | 1)
     elif inode.fd != fd:
         spare = True
+    known[0] = spare
     inode.lookups += 1
     inode.recent = 1
     nodeid[0] = inode_nodeid(inode)

@@ -321,6 +321,28 @@ static inline int64_t clock_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* CPUs that the process may run on. */
+static inline int cpu_count(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) < 0 ? 1 : CPU_COUNT(&set);
+}
+
+/* Opens the calling thread's scheduler statistics, and reads from them how many nanoseconds it has waited for a CPU. */
+static inline int open_schedstat(int proc_self_fd) {
+    char path[48];
+    snprintf(path, sizeof path, "../task/%d/schedstat", (int)syscall(SYS_gettid));
+    return sys_openat(proc_self_fd, path, O_RDONLY, 0);
+}
+static inline uint64_t run_delay(int fd) {
+    char text[96];
+    ssize_t size = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
+    if (size <= 0)
+        return 0;
+    text[size] = 0;
+    char *second = strchr(text, ' ');
+    return second ? strtoull(second, NULL, 10) : 0;
+}
+
 /* "1234" of 1234, in a buffer of at least 12 bytes. */
 static inline char *decimal(char *buffer, int number) {
     char digits[12];

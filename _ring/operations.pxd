@@ -23,6 +23,7 @@ cdef struct Operation:
     uint16_t args        # bytes of fixed arguments
     uint16_t reply       # bytes of fixed reply behind the header
     uint32_t flags
+    uint32_t slow_class  # which others are slow where it is
 
 
 cdef const Operation *prepare(Context *ctx, Request *request) noexcept nogil

@@ -22,6 +22,7 @@ from .name_ops cimport (
 from .request cimport ARGS_MAX, NO_REPLY, Request, reply_error, request_open
 from .session_ops cimport op_batch_forget, op_destroy, op_forget, op_init, op_interrupt, op_statfs, op_syncfs
 from .share cimport OPCODES, Context
+from .slowness cimport CLASS_DATA, CLASS_METADATA, CLASS_NAMES, CLASS_NONE, CLASS_OPEN
 from .xattr_ops cimport op_getxattr, op_listxattr, op_removexattr, op_setxattr
 
 cdef enum:
@@ -30,61 +31,64 @@ cdef enum:
 cdef Operation table[OPCODES]
 
 
-cdef void row(uint32_t opcode, const char *name, Handler handler, size_t args, size_t reply, uint32_t flags) noexcept:
-    table[opcode] = Operation(name, handler, <uint16_t> args, <uint16_t> reply, flags)
+cdef void row(uint32_t opcode, const char *name, Handler handler, size_t args, size_t reply, uint32_t slow_class,
+              uint32_t flags) noexcept:
+    table[opcode] = Operation(name, handler, <uint16_t> args, <uint16_t> reply, flags, slow_class)
 
 
 cdef void fill_table() noexcept:
-    row(FUSE_LOOKUP, "LOOKUP", op_lookup, 0, sizeof(fuse_entry_out), 0)
-    row(FUSE_FORGET, "FORGET", op_forget, sizeof(fuse_forget_in), 0, SILENT)
-    row(FUSE_GETATTR, "GETATTR", op_getattr, sizeof(fuse_getattr_in), sizeof(fuse_attr_out), 0)
-    row(FUSE_SETATTR, "SETATTR", op_setattr, sizeof(fuse_setattr_in), sizeof(fuse_attr_out), MODIFIES)
-    row(FUSE_READLINK, "READLINK", op_readlink, 0, 0, 0)
-    row(FUSE_SYMLINK, "SYMLINK", op_symlink, 0, sizeof(fuse_entry_out), MODIFIES | AS_CALLER)
-    row(FUSE_MKNOD, "MKNOD", op_mknod, sizeof(fuse_mknod_in), sizeof(fuse_entry_out), MODIFIES | AS_CALLER)
-    row(FUSE_MKDIR, "MKDIR", op_mkdir, sizeof(fuse_mkdir_in), sizeof(fuse_entry_out), MODIFIES | AS_CALLER)
-    row(FUSE_UNLINK, "UNLINK", op_unlink, 0, 0, MODIFIES)
-    row(FUSE_RMDIR, "RMDIR", op_rmdir, 0, 0, MODIFIES)
-    row(FUSE_RENAME, "RENAME", op_rename, sizeof(fuse_rename_in), 0, MODIFIES)
-    row(FUSE_LINK, "LINK", op_link, sizeof(fuse_link_in), sizeof(fuse_entry_out), MODIFIES)
-    row(FUSE_OPEN, "OPEN", op_open, sizeof(fuse_open_in), sizeof(fuse_open_out), 0)
-    row(FUSE_READ, "READ", op_read, sizeof(fuse_read_in), 0, 0)
-    row(FUSE_WRITE, "WRITE", op_write, sizeof(fuse_write_in), sizeof(fuse_write_out), MODIFIES | STREAMS)
-    row(FUSE_STATFS, "STATFS", op_statfs, 0, sizeof(fuse_kstatfs), 0)
-    row(FUSE_RELEASE, "RELEASE", op_release, sizeof(fuse_release_in), 0, 0)
-    row(FUSE_FSYNC, "FSYNC", op_fsync, sizeof(fuse_fsync_in), 0, SLEEPS)
-    row(FUSE_SETXATTR, "SETXATTR", op_setxattr, sizeof(fuse_setxattr_in_compat), 0, MODIFIES)
-    row(FUSE_GETXATTR, "GETXATTR", op_getxattr, sizeof(fuse_getxattr_in), 0, 0)
-    row(FUSE_LISTXATTR, "LISTXATTR", op_listxattr, sizeof(fuse_getxattr_in), 0, 0)
-    row(FUSE_REMOVEXATTR, "REMOVEXATTR", op_removexattr, 0, 0, MODIFIES)
-    row(FUSE_FLUSH, "FLUSH", op_flush, sizeof(fuse_flush_in), 0, 0)
-    row(FUSE_INIT, "INIT", op_init, sizeof(fuse_init_in_compat), sizeof(fuse_init_out), SLEEPS | SESSIONLESS)
-    row(FUSE_OPENDIR, "OPENDIR", op_opendir, sizeof(fuse_open_in), sizeof(fuse_open_out), 0)
-    row(FUSE_READDIR, "READDIR", op_readdir, sizeof(fuse_read_in), 0, 0)
-    row(FUSE_RELEASEDIR, "RELEASEDIR", op_releasedir, sizeof(fuse_release_in), 0, 0)
-    row(FUSE_FSYNCDIR, "FSYNCDIR", op_fsyncdir, sizeof(fuse_fsync_in), 0, SLEEPS)
-    row(FUSE_GETLK, "GETLK", op_getlk, sizeof(fuse_lk_in), sizeof(fuse_lk_out), 0)
-    row(FUSE_SETLK, "SETLK", op_setlk, sizeof(fuse_lk_in), 0, 0)
-    row(FUSE_SETLKW, "SETLKW", op_setlkw, sizeof(fuse_lk_in), 0, SLEEPS)
-    row(FUSE_ACCESS, "ACCESS", op_access, sizeof(fuse_access_in), 0, 0)
+    row(FUSE_LOOKUP, "LOOKUP", op_lookup, 0, sizeof(fuse_entry_out), CLASS_METADATA, 0)
+    row(FUSE_FORGET, "FORGET", op_forget, sizeof(fuse_forget_in), 0, CLASS_NONE, SILENT)
+    row(FUSE_GETATTR, "GETATTR", op_getattr, sizeof(fuse_getattr_in), sizeof(fuse_attr_out), CLASS_METADATA, 0)
+    row(FUSE_SETATTR, "SETATTR", op_setattr, sizeof(fuse_setattr_in), sizeof(fuse_attr_out), CLASS_METADATA, MODIFIES)
+    row(FUSE_READLINK, "READLINK", op_readlink, 0, 0, CLASS_METADATA, 0)
+    row(FUSE_SYMLINK, "SYMLINK", op_symlink, 0, sizeof(fuse_entry_out), CLASS_NAMES, MODIFIES | AS_CALLER)
+    row(FUSE_MKNOD, "MKNOD", op_mknod, sizeof(fuse_mknod_in), sizeof(fuse_entry_out), CLASS_NAMES, MODIFIES | AS_CALLER)
+    row(FUSE_MKDIR, "MKDIR", op_mkdir, sizeof(fuse_mkdir_in), sizeof(fuse_entry_out), CLASS_NAMES, MODIFIES | AS_CALLER)
+    row(FUSE_UNLINK, "UNLINK", op_unlink, 0, 0, CLASS_NAMES, MODIFIES)
+    row(FUSE_RMDIR, "RMDIR", op_rmdir, 0, 0, CLASS_NAMES, MODIFIES)
+    row(FUSE_RENAME, "RENAME", op_rename, sizeof(fuse_rename_in), 0, CLASS_NAMES, MODIFIES)
+    row(FUSE_LINK, "LINK", op_link, sizeof(fuse_link_in), sizeof(fuse_entry_out), CLASS_NAMES, MODIFIES)
+    row(FUSE_OPEN, "OPEN", op_open, sizeof(fuse_open_in), sizeof(fuse_open_out), CLASS_OPEN, 0)
+    row(FUSE_READ, "READ", op_read, sizeof(fuse_read_in), 0, CLASS_DATA, 0)
+    row(FUSE_WRITE, "WRITE", op_write, sizeof(fuse_write_in), sizeof(fuse_write_out), CLASS_DATA, MODIFIES | STREAMS)
+    row(FUSE_STATFS, "STATFS", op_statfs, 0, sizeof(fuse_kstatfs), CLASS_METADATA, 0)
+    row(FUSE_RELEASE, "RELEASE", op_release, sizeof(fuse_release_in), 0, CLASS_OPEN, 0)
+    row(FUSE_FSYNC, "FSYNC", op_fsync, sizeof(fuse_fsync_in), 0, CLASS_NONE, SLEEPS)
+    row(FUSE_SETXATTR, "SETXATTR", op_setxattr, sizeof(fuse_setxattr_in_compat), 0, CLASS_METADATA, MODIFIES)
+    row(FUSE_GETXATTR, "GETXATTR", op_getxattr, sizeof(fuse_getxattr_in), 0, CLASS_METADATA, 0)
+    row(FUSE_LISTXATTR, "LISTXATTR", op_listxattr, sizeof(fuse_getxattr_in), 0, CLASS_METADATA, 0)
+    row(FUSE_REMOVEXATTR, "REMOVEXATTR", op_removexattr, 0, 0, CLASS_METADATA, MODIFIES)
+    row(FUSE_FLUSH, "FLUSH", op_flush, sizeof(fuse_flush_in), 0, CLASS_OPEN, 0)
+    row(FUSE_INIT, "INIT", op_init, sizeof(fuse_init_in_compat), sizeof(fuse_init_out),
+        CLASS_NONE, SLEEPS | SESSIONLESS)
+    row(FUSE_OPENDIR, "OPENDIR", op_opendir, sizeof(fuse_open_in), sizeof(fuse_open_out), CLASS_OPEN, 0)
+    row(FUSE_READDIR, "READDIR", op_readdir, sizeof(fuse_read_in), 0, CLASS_METADATA, 0)
+    row(FUSE_RELEASEDIR, "RELEASEDIR", op_releasedir, sizeof(fuse_release_in), 0, CLASS_OPEN, 0)
+    row(FUSE_FSYNCDIR, "FSYNCDIR", op_fsyncdir, sizeof(fuse_fsync_in), 0, CLASS_NONE, SLEEPS)
+    row(FUSE_GETLK, "GETLK", op_getlk, sizeof(fuse_lk_in), sizeof(fuse_lk_out), CLASS_DATA, 0)
+    row(FUSE_SETLK, "SETLK", op_setlk, sizeof(fuse_lk_in), 0, CLASS_DATA, 0)
+    row(FUSE_SETLKW, "SETLKW", op_setlkw, sizeof(fuse_lk_in), 0, CLASS_NONE, SLEEPS)
+    row(FUSE_ACCESS, "ACCESS", op_access, sizeof(fuse_access_in), 0, CLASS_METADATA, 0)
     row(FUSE_CREATE, "CREATE", op_create, sizeof(fuse_create_in), sizeof(fuse_entry_out) + sizeof(fuse_open_out),
-        MODIFIES | AS_CALLER)
-    row(FUSE_INTERRUPT, "INTERRUPT", op_interrupt, sizeof(fuse_interrupt_in), 0, SILENT)
-    row(FUSE_DESTROY, "DESTROY", op_destroy, 0, 0, SLEEPS | SESSIONLESS)
-    row(FUSE_IOCTL, "IOCTL", op_ioctl, sizeof(fuse_ioctl_in), sizeof(fuse_ioctl_out), SLEEPS)
-    row(FUSE_BATCH_FORGET, "BATCH_FORGET", op_batch_forget, sizeof(fuse_batch_forget_in), 0, SILENT | STREAMS)
-    row(FUSE_FALLOCATE, "FALLOCATE", op_fallocate, sizeof(fuse_fallocate_in), 0, MODIFIES | SLEEPS)
-    row(FUSE_READDIRPLUS, "READDIRPLUS", op_readdirplus, sizeof(fuse_read_in), 0, 0)
-    row(FUSE_RENAME2, "RENAME2", op_rename2, sizeof(fuse_rename2_in), 0, MODIFIES)
-    row(FUSE_LSEEK, "LSEEK", op_lseek, sizeof(fuse_lseek_in), sizeof(fuse_lseek_out), 0)
-    row(FUSE_COPY_FILE_RANGE, "COPY_FILE_RANGE", op_copy_file_range, sizeof(fuse_copy_file_range_in),
-        sizeof(fuse_write_out), MODIFIES | SLEEPS)
-    row(FUSE_SYNCFS, "SYNCFS", op_syncfs, sizeof(fuse_syncfs_in), 0, SLEEPS)
+        CLASS_NAMES, MODIFIES | AS_CALLER)
+    row(FUSE_INTERRUPT, "INTERRUPT", op_interrupt, sizeof(fuse_interrupt_in), 0, CLASS_NONE, SILENT)
+    row(FUSE_DESTROY, "DESTROY", op_destroy, 0, 0, CLASS_NONE, SLEEPS | SESSIONLESS)
+    row(FUSE_IOCTL, "IOCTL", op_ioctl, sizeof(fuse_ioctl_in), sizeof(fuse_ioctl_out), CLASS_NONE, SLEEPS)
+    row(FUSE_BATCH_FORGET, "BATCH_FORGET", op_batch_forget, sizeof(fuse_batch_forget_in), 0,
+        CLASS_NONE, SILENT | STREAMS)
+    row(FUSE_FALLOCATE, "FALLOCATE", op_fallocate, sizeof(fuse_fallocate_in), 0, CLASS_NONE, MODIFIES | SLEEPS)
+    row(FUSE_READDIRPLUS, "READDIRPLUS", op_readdirplus, sizeof(fuse_read_in), 0, CLASS_METADATA, 0)
+    row(FUSE_RENAME2, "RENAME2", op_rename2, sizeof(fuse_rename2_in), 0, CLASS_NAMES, MODIFIES)
+    row(FUSE_LSEEK, "LSEEK", op_lseek, sizeof(fuse_lseek_in), sizeof(fuse_lseek_out), CLASS_DATA, 0)
+    row(FUSE_COPY_FILE_RANGE, "COPY_FILE_RANGE", op_copy_file_range, sizeof(fuse_copy_file_range_in), sizeof(fuse_write_out),
+        CLASS_NONE, MODIFIES | SLEEPS)
+    row(FUSE_SYNCFS, "SYNCFS", op_syncfs, sizeof(fuse_syncfs_in), 0, CLASS_NONE, SLEEPS)
     row(FUSE_TMPFILE, "TMPFILE", op_tmpfile, sizeof(fuse_create_in), sizeof(fuse_entry_out) + sizeof(fuse_open_out),
-        MODIFIES | AS_CALLER)
-    row(FUSE_STATX, "STATX", op_statx, sizeof(fuse_statx_in), sizeof(fuse_statx_out), 0)
-    row(FUSE_COPY_FILE_RANGE_64, "COPY_FILE_RANGE_64", op_copy_file_range_64, sizeof(fuse_copy_file_range_in),
-        sizeof(fuse_copy_file_range_out), MODIFIES | SLEEPS)
+        CLASS_NAMES, MODIFIES | AS_CALLER)
+    row(FUSE_STATX, "STATX", op_statx, sizeof(fuse_statx_in), sizeof(fuse_statx_out), CLASS_METADATA, 0)
+    row(FUSE_COPY_FILE_RANGE_64, "COPY_FILE_RANGE_64", op_copy_file_range_64, sizeof(fuse_copy_file_range_in), sizeof(fuse_copy_file_range_out),
+        CLASS_NONE, MODIFIES | SLEEPS)
 
 
 fill_table()

@@ -1,6 +1,6 @@
-# The elastic pool of threads for requests that may sleep, so that no queue waits behind one.
+# What threads do: serve the queues of a worker, one thread each, or carry out requests that may sleep.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 
 from .engine cimport Engine
 from .linux cimport pthread_t
@@ -8,30 +8,41 @@ from .request cimport Request
 from .share cimport Context
 
 
-cdef struct PoolThread:
-    PoolThread *next
+# A thread of the data plane. Which worker it leads, if any, changes in its life.
+cdef struct Thread:
+    Thread *next
     Pool *pool
-    pthread_t thread
+    Request *spare         # for the next request of a queue
+    pthread_t handle
     Context ctx
+
+
+# A worker that needs a thread to lead it; the first field of a Worker.
+cdef struct Role:
+    Role *next
+    uint32_t wanted        # it is in the list
 
 
 cdef struct Pool:
     Engine *engine
     uint32_t lock
     uint32_t sequence      # changes with everything that an idle thread should see: a futex
-    uint32_t limit         # threads
+    uint32_t limit         # threads besides those that lead a worker
     uint32_t threads
+    uint32_t leading
     uint32_t idle
     uint32_t stopping
     uint32_t chores        # descriptors are to be closed, or cancelled waits to be seen to
     Request *first
     Request *last
-    PoolThread *ended      # to be joined and freed
+    Role *roles
+    Thread *ended          # to be joined and freed
 
 
 cdef void pool_init(Pool *pool, Engine *engine, uint32_t limit) noexcept nogil
-cdef int pool_start(Pool *pool) noexcept nogil
 cdef void pool_submit(Pool *pool, Request *request) noexcept nogil
+cdef void pool_offer(Pool *pool, Role *role) noexcept nogil
 cdef void pool_nudge(Pool *pool) noexcept nogil
+cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil
+cdef bint pool_needs_thread(Pool *pool) noexcept nogil
 cdef void pool_stop(Pool *pool) noexcept nogil
-cdef void pool_reap(Pool *pool) noexcept nogil

@@ -75,6 +75,7 @@ cdef struct Context:
     Share *share
     uint32_t may_sleep           # it is no queue's worker
     uint32_t umask               # the thread's own
+    uint32_t unknown             # lookups in a row that found an inode that was not known
     uint32_t keeps_suid          # CAP_FSETID is effective: writes do not clear set-id bits
     uint64_t capabilities        # effective ones while it acts for itself
     uint64_t permitted

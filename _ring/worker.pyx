@@ -1,27 +1,45 @@
-"""The worker's loop: drain the queues, publish each reply, one signal for a batch, ask for kicks, look again, sleep."""
+"""The worker's loop: drain the queues, publish each reply, one signal for a batch, poll, ask for kicks, look again, sleep."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport load_acquire32, load_relaxed32, store_release32
-from .engine cimport EVENT_THREAD_FAILED, Engine, complete, notify, pop_request, post_event, take_request
+from .atomics cimport (
+    fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed32, store_relaxed32, store_release32)
+from .engine cimport Engine, complete, pop_request, take_request
 from .linux cimport (
-    EPOLLET, EPOLLIN, calloc, epoll_event, free, pthread_join, sys_close, sys_epoll_add, sys_epoll_create,
-    sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_write, thread_start)
+    EPOLLET, EPOLLIN, calloc, epoll_event, free, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create, sys_epoll_remove,
+    sys_epoll_wait, sys_eventfd, sys_write)
+from .inode_table cimport InodeTable
 from .mutex cimport lock, unlock
 from .operations cimport SLEEPS, Operation, perform, prepare
-from .pool cimport Pool, pool_nudge, pool_submit
+from .polling cimport poll_begin, poll_end, poll_learn
+from .pool cimport Pool, Thread, pool_nudge, pool_offer, pool_submit
 from .request cimport WOULD_SLEEP, Request
-from .share cimport context_destroy, context_enter_thread, context_init
+from .slowness cimport slowness_expected, slowness_note
+from .ticks cimport ticks_now
 from .virtqueue cimport Virtqueue, ring_kicks_off, ring_kicks_on, ring_signal
+from .watched cimport watchdog_arm
 
 cdef enum:
-    BATCH = 8             # replies that may wait for one signal
     TURN = 64             # requests of one queue before the worker's next one has its turn
+    HOLD_US = 10          # how long a published reply may wait for others to share a signal with
+    LONG_BYTES = 16384    # a transfer that takes longer than that
     WAKE = 0xffffffffU    # in an epoll event: not a queue's kick
     EVENTS = 16
-    STACK = 1 << 19
 
-cdef int64_t POLL_NS = 200000   # between looks at a queue that has no kick descriptor
+# Between looks at a queue that has no kick descriptor, while it is busy and when it is not.
+cdef int64_t POLLED_NS = 20000
+cdef int64_t POLLED_IDLE_NS = 2000000
+
+
+# What the leading thread has of the worker.
+cdef struct Lead:
+    Worker *worker
+    Thread *thread
+    uint32_t token
+    uint32_t version      # of the list of queues below
+    uint32_t count
+    bint polled           # a queue without a kick descriptor is among them
+    Virtqueue *queues[QUEUES_MAX]
 
 
 cdef Worker *worker_create(Engine *engine, Pool *pool, uint32_t number) noexcept nogil:
@@ -32,17 +50,21 @@ cdef Worker *worker_create(Engine *engine, Pool *pool, uint32_t number) noexcept
     worker.engine = engine
     worker.pool = pool
     worker.number = number
+    worker.watched.asleep = 1
+    worker.polling.limit = engine.poll_limit
+    worker.polling.schedstat_fd = -1
     worker.epoll_fd = sys_epoll_create()
     worker.wake_fd = sys_eventfd()
-    if context_init(&worker.ctx, &engine.share, False) < 0 or worker.epoll_fd < 0 or worker.wake_fd < 0 or \
+    if worker.epoll_fd < 0 or worker.wake_fd < 0 or \
             sys_epoll_add(worker.epoll_fd, worker.wake_fd, EPOLLIN | EPOLLET, WAKE) < 0:
         worker_free(worker)
         return NULL
     return worker
 
 
-cdef int worker_start(Worker *worker) noexcept nogil:
-    return thread_start(&worker.thread, worker_main, worker, "worker", STACK)
+cdef void worker_start(Worker *worker) noexcept nogil:
+    """Asks for a thread to lead it."""
+    pool_offer(worker.pool, &worker.role)
 
 
 cdef void worker_wake(Worker *worker) noexcept nogil:
@@ -52,16 +74,13 @@ cdef void worker_wake(Worker *worker) noexcept nogil:
 
 
 cdef void worker_stop(Worker *worker) noexcept nogil:
-    """Asks the thread to end; worker.ended says when it has."""
+    """Has no thread lead it any more."""
     store_release32(&worker.stopping, 1)
     worker_wake(worker)
 
 
 cdef void worker_free(Worker *worker) noexcept nogil:
-    """The thread has ended or never began."""
-    if worker.thread:
-        pthread_join(worker.thread, NULL)
-    context_destroy(&worker.ctx)
+    """No thread leads it."""
     if worker.epoll_fd >= 0:
         sys_close(worker.epoll_fd)
     if worker.wake_fd >= 0:
@@ -101,114 +120,200 @@ cdef void worker_detach(Worker *worker, Virtqueue *queue) noexcept nogil:
     worker_wake(worker)
 
 
-cdef void refresh(Worker *worker) noexcept nogil:
+cdef void refresh(Lead *lead) noexcept nogil:
+    cdef Worker *worker = lead.worker
     cdef uint32_t i
     lock(&worker.lock)
-    worker.seen = worker.version
-    worker.serving_count = worker.queue_count
+    lead.version = worker.version
+    lead.count = worker.queue_count
     for i in range(worker.queue_count):
-        worker.serving[i] = worker.queues[i]
+        lead.queues[i] = worker.queues[i]
     unlock(&worker.lock)
 
 
-cdef void serve_request(Worker *worker, Request *request) noexcept nogil:
-    """One request: answered here, or handed to the pool."""
-    cdef const Operation *operation = prepare(&worker.ctx, request)
-    cdef int result = 0
-    if operation != NULL:
-        if operation.flags & SLEEPS:
-            result = WOULD_SLEEP
-        else:
-            result = perform(&worker.ctx, request, operation)
-    if result == 0:
-        complete(worker.engine, request)
-        return
-    worker.spare = NULL
+cdef inline bint leads(const Lead *lead) noexcept nogil:
+    return load_relaxed32(&lead.worker.watched.leader) == lead.token and not load_relaxed32(&lead.worker.stopping)
+
+
+cdef void serve_request(Lead *lead, Request *request, const Operation *operation) noexcept nogil:
+    """One request that has been prepared: answered here, or handed to the pool."""
+    cdef Worker *worker = lead.worker
+    cdef InodeTable *inodes = &worker.engine.share.inodes
+    cdef int result = WOULD_SLEEP
+    cdef uint64_t start, now
+    if not operation.flags & SLEEPS and not slowness_expected(inodes, request.header.nodeid, operation.slow_class):
+        store_relaxed32(&worker.watched.progress, worker.watched.progress + 1)
+        store_relaxed32(&worker.watched.in_call, 1)
+        start = ticks_now()
+        result = perform(&lead.thread.ctx, request, operation)
+        now = ticks_now()
+        if load_relaxed32(&worker.watched.leader) == lead.token:
+            store_relaxed32(&worker.watched.in_call, 0)
+        if now - start > worker.engine.slow_ticks:
+            slowness_note(inodes, request.header.nodeid, operation.slow_class,
+                          (now - start) / worker.engine.ticks_per_us, now / worker.engine.ticks_per_us)
     if result == WOULD_SLEEP:
+        lead.thread.spare = NULL
+        request.args_at = 0
         pool_submit(worker.pool, request)
+    else:
+        complete(worker.engine, request)
 
 
-cdef bint serve_queue(Worker *worker, Virtqueue *queue) noexcept nogil:
+cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
     """Serves what is available, a turn of it at most. True: there may be more."""
-    cdef uint32_t unsignalled = 0
+    cdef Engine *engine = lead.worker.engine
+    cdef const Operation *operation
+    cdef Request *request
+    cdef uint32_t held = 0
+    cdef uint64_t held_since = 0
     cdef int got, _turn
     for _turn in range(TURN):
-        if worker.spare == NULL:
-            worker.spare = take_request(worker.engine)
-            if worker.spare == NULL:
+        if lead.thread.spare == NULL:
+            lead.thread.spare = take_request(engine)
+            if lead.thread.spare == NULL:
                 break   # no memory: what is in flight will give some back
-        got = pop_request(worker.engine, queue, worker.spare)
+        request = lead.thread.spare
+        got = pop_request(engine, queue, request)
         if got == 0:
-            if unsignalled:
+            if held:
                 ring_signal(queue)
             return False
         if got > 0:
-            serve_request(worker, worker.spare)
-        unsignalled += 1
-        if unsignalled == BATCH:
+            operation = prepare(&lead.thread.ctx, request)
+            if operation == NULL:
+                complete(engine, request)
+            else:
+                if held and request.chain.readable_bytes + request.chain.writable_bytes > LONG_BYTES:
+                    ring_signal(queue)
+                    held = 0
+                serve_request(lead, request, operation)
+                if not leads(lead):
+                    ring_signal(queue)
+                    return False
+        if not held:
+            held_since = ticks_now()
+            held = 1
+        elif ticks_now() - held_since > HOLD_US * engine.ticks_per_us:
             ring_signal(queue)
-            unsignalled = 0
+            held = 0
     ring_signal(queue)
     return True
 
 
-cdef bint serve(Worker *worker) noexcept nogil:
+cdef bint serve(Lead *lead) noexcept nogil:
     """A turn for every queue. True: there may be more to do."""
+    cdef Engine *engine = lead.worker.engine
     cdef bint more = False
     cdef uint32_t i
-    for i in range(worker.serving_count):
-        more |= serve_queue(worker, worker.serving[i])
-    if load_relaxed32(&worker.engine.share.inodes.to_close) or load_relaxed32(&worker.engine.share.locks.cancelling):
-        pool_nudge(worker.pool)
+    for i in range(lead.count):
+        more |= serve_queue(lead, lead.queues[i])
+    if load_relaxed32(&engine.share.inodes.to_close) or load_relaxed32(&engine.share.locks.cancelling):
+        pool_nudge(lead.worker.pool)
     return more
 
 
-cdef bint ask_for_kicks(Worker *worker, bint *polled) noexcept nogil:
+cdef bint available(Virtqueue *queue) noexcept nogil:
+    cdef bint found
+    lock(&queue.avail_lock)
+    found = queue.running and not queue.error and le16(load_acquire16(queue.avail + 1)) != queue.next_avail
+    unlock(&queue.avail_lock)
+    return found
+
+
+cdef bint poll(Lead *lead) noexcept nogil:
+    """Looks on for a while. True: there is something to do."""
+    cdef Worker *worker = lead.worker
+    cdef uint64_t until = poll_begin(&worker.polling, worker.engine, ticks_now())
+    cdef uint64_t now
+    cdef uint32_t i
+    if not until:
+        return False
+    while True:
+        for i in range(lead.count):
+            if available(lead.queues[i]):
+                poll_end(&worker.polling, worker.engine, ticks_now(), True)
+                return True
+        now = ticks_now()
+        if now >= until or load_relaxed32(&worker.version) != lead.version or not leads(lead):
+            poll_end(&worker.polling, worker.engine, now, False)
+            return False
+
+
+cdef bint ask_for_kicks(Lead *lead) noexcept nogil:
     """True: something has come in between, and the worker must not sleep."""
     cdef Virtqueue *queue
     cdef bint more = False
     cdef uint32_t i
-    polled[0] = False
-    for i in range(worker.serving_count):
-        queue = worker.serving[i]
+    lead.polled = False
+    for i in range(lead.count):
+        queue = lead.queues[i]
         lock(&queue.avail_lock)
         if queue.running and not queue.error:
             more |= ring_kicks_on(queue)
-            if queue.kick_fd < 0 and not queue.inband_kicks:
-                polled[0] = True
+            lead.polled |= queue.kick_fd < 0 and not queue.inband_kicks
         unlock(&queue.avail_lock)
     return more
 
 
-cdef void ask_for_none(Worker *worker) noexcept nogil:
+cdef void ask_for_none(Lead *lead) noexcept nogil:
     cdef Virtqueue *queue
     cdef uint32_t i
-    for i in range(worker.serving_count):
-        queue = worker.serving[i]
+    for i in range(lead.count):
+        queue = lead.queues[i]
+        if queue.event_idx:
+            continue
         lock(&queue.avail_lock)
         if queue.running and not queue.error:
             ring_kicks_off(queue)
         unlock(&queue.avail_lock)
 
 
-cdef void *worker_main(void *argument) noexcept nogil:
-    cdef Worker *worker = <Worker *> argument
+cdef void sleep_until_kicked(Lead *lead, int64_t *pause) noexcept nogil:
+    cdef Worker *worker = lead.worker
     cdef epoll_event events[EVENTS]
-    cdef bint polled = False
-    cdef int error = context_enter_thread(&worker.ctx)
-    if error < 0:
-        post_event(worker.engine, EVENT_THREAD_FAILED, worker.number, error)   # the control plane ends the daemon
-    while error == 0 and not load_acquire32(&worker.stopping):
-        if load_acquire32(&worker.version) != worker.seen:
-            refresh(worker)
-        if serve(worker):
+    cdef int kicked
+    store_relaxed32(&worker.watched.asleep, 1)
+    kicked = sys_epoll_wait(worker.epoll_fd, events, EVENTS, pause[0] if lead.polled else -1)
+    if kicked > 0:
+        pause[0] = POLLED_NS
+        poll_learn(&worker.polling, worker.engine, ticks_now())
+    elif pause[0] < POLLED_IDLE_NS:
+        pause[0] *= 2
+    store_relaxed32(&worker.watched.asleep, 0)
+    watchdog_arm(&worker.engine.watchdog_armed)
+    worker.wakeups += 1
+
+
+cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
+    """Serves the worker's queues until it is stopped, or another thread has taken over."""
+    cdef Lead lead
+    cdef int64_t pause = POLLED_NS
+    cdef int schedstat
+    lead.worker = worker
+    lead.thread = thread
+    lead.token = fetch_add32(&worker.watched.leader, 1) + 1
+    lead.polled = False
+    schedstat = open_schedstat(worker.engine.share.proc_fd)
+    worker.polling.schedstat_fd = schedstat
+    thread.ctx.may_sleep = 0
+    store_relaxed32(&worker.watched.in_call, 0)
+    store_relaxed32(&worker.watched.asleep, 0)
+    watchdog_arm(&worker.engine.watchdog_armed)
+    refresh(&lead)
+    while leads(&lead):
+        if load_acquire32(&worker.version) != lead.version:
+            refresh(&lead)
+        if serve(&lead) or not leads(&lead) or poll(&lead):
             continue
-        if ask_for_kicks(worker, &polled):
-            ask_for_none(worker)
+        if ask_for_kicks(&lead):
+            ask_for_none(&lead)
             continue
-        sys_epoll_wait(worker.epoll_fd, events, EVENTS, POLL_NS if polled else -1)
-        worker.wakeups += 1
-        ask_for_none(worker)
-    store_release32(&worker.ended, 1)
-    notify(worker.engine)
-    return NULL
+        sleep_until_kicked(&lead, &pause)
+        ask_for_none(&lead)
+    if load_relaxed32(&worker.watched.leader) == lead.token:
+        store_relaxed32(&worker.watched.asleep, 1)
+        worker.polling.schedstat_fd = -1
+    if schedstat >= 0:
+        sys_close(schedstat)
+    thread.ctx.may_sleep = 1

@@ -15,8 +15,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GENERATED = ROOT / "build/cython/virtiofsd/_ring"
-FOREIGN = ("linux.pxd", "atomics.pxd", "memory.pyx")
-ENTRIES = ("worker_main", "pool_main")
+FOREIGN = ("linux.pxd", "atomics.pxd", "ticks.pxd", "memory.pyx")
+ENTRIES = ("thread_main", "wait_main", "watchdog_main")
 TABLE = "fill_table"
 THROUGH_TABLE = "handler"  # the one call by pointer; what it can reach are the handlers below
 
@@ -27,7 +27,7 @@ CALL = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 NAME = re.compile(r"\b[A-Za-z_]\w*\b")
 PYTHON = re.compile(r"^(Py|_Py|__Pyx_|__pyx_(?!f_|t_|v_|r\b|L\d|e_|k_|n_|s_|u_))")
 C_WORDS = {"if", "while", "for", "switch", "return", "sizeof", "likely", "unlikely", "do", "else", "case"}
-MACROS = {"__Pyx_UNUSED", "CYTHON_UNUSED", "__pyx_fused_cpdef"}
+MACROS = {"CYTHON_UNUSED", "Py_ssize_t"}  # a type, for differences of pointers
 
 
 def functions_of(path: pathlib.Path) -> dict[str, str]:

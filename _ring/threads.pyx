@@ -1,0 +1,116 @@
+"""A thread's life: it takes jobs, and while it leads a worker it serves that one's queues."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from .atomics cimport load_relaxed32
+from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, post_event
+from .inode_lifetime cimport inodes_close_pending
+from .linux cimport ENOMEM, calloc, free, pthread_join, sys_futex_wait, thread_start
+from .lock_owners cimport cancel_again
+from .mutex cimport lock, unlock
+from .operations cimport Operation, operation_of, perform
+from .pool cimport Pool, Role, Thread, pool_needs_thread, pool_wait
+from .request cimport WAITS, Request
+from .share cimport Share, context_destroy, context_enter_thread, context_init
+from .slowness cimport slowness_forgive
+from .ticks cimport ticks_now
+from .virtqueue cimport ring_signal
+from .waits cimport wait_for_lock
+from .worker cimport Worker, lead
+
+cdef enum:
+    STACK = 1 << 19
+
+cdef int64_t CANCEL_NS = 1000000
+
+
+cdef int start_thread(Pool *pool) noexcept nogil:
+    """One more thread, which has been counted already. 0 or -errno."""
+    cdef Thread *thread = <Thread *> calloc(1, sizeof(Thread))
+    cdef int error = -ENOMEM
+    if thread != NULL:
+        thread.pool = pool
+        error = context_init(&thread.ctx, &pool.engine.share, True)
+        if error == 0:
+            error = thread_start(&thread.handle, thread_main, thread, "data-plane", STACK)
+        if error < 0:
+            context_destroy(&thread.ctx)
+            free(thread)
+    if error < 0:
+        lock(&pool.lock)
+        pool.threads -= 1
+        unlock(&pool.lock)
+    return error
+
+
+cdef int threads_start(Pool *pool) noexcept nogil:
+    """Sees to it that there is an idle thread. 0 or -errno."""
+    return start_thread(pool) if pool_needs_thread(pool) else 0
+
+
+cdef void run_request(Thread *thread, Request *request) noexcept nogil:
+    cdef Engine *engine = thread.pool.engine
+    cdef const Operation *operation = operation_of(request.header.opcode)
+    cdef uint64_t start = ticks_now()
+    if perform(&thread.ctx, request, operation) == WAITS:
+        wait_for_lock(engine, request)
+        return
+    slowness_forgive(&engine.share.inodes, request.header.nodeid, operation.slow_class,
+                     (ticks_now() - start) / engine.ticks_per_us)
+    complete(engine, request)
+    ring_signal(request.queue)
+    give_request(engine, request)
+
+
+cdef void do_chores(Share *share) noexcept nogil:
+    cdef uint32_t pause = 0
+    if load_relaxed32(&share.inodes.to_close):
+        inodes_close_pending(&share.inodes)
+    while load_relaxed32(&share.locks.cancelling) and cancel_again(&share.locks):
+        sys_futex_wait(&pause, 0, CANCEL_NS)
+
+
+cdef void *thread_main(void *argument) noexcept nogil:
+    cdef Thread *thread = <Thread *> argument
+    cdef Pool *pool = thread.pool
+    cdef Request *request = NULL
+    cdef Role *role = NULL
+    cdef int error = context_enter_thread(&thread.ctx)
+    if error < 0:
+        post_event(pool.engine, EVENT_THREAD_FAILED, 0, error)   # the control plane ends the daemon
+    while error == 0 and pool_wait(pool, &request, &role):
+        if role != NULL or request != NULL:
+            threads_start(pool)
+        if role != NULL:
+            lead(<Worker *> role, thread)
+            lock(&pool.lock)
+            pool.leading -= 1
+            unlock(&pool.lock)
+        elif request != NULL:
+            run_request(thread, request)
+        do_chores(&pool.engine.share)
+    if thread.spare != NULL:
+        give_request(pool.engine, thread.spare)
+        thread.spare = NULL
+    lock(&pool.lock)
+    pool.threads -= 1
+    thread.next = pool.ended
+    pool.ended = thread
+    unlock(&pool.lock)
+    return NULL
+
+
+cdef void threads_reap(Pool *pool) noexcept nogil:
+    """Joins the threads that have ended."""
+    cdef Thread *thread
+    cdef Thread *following
+    lock(&pool.lock)
+    thread = pool.ended
+    pool.ended = NULL
+    unlock(&pool.lock)
+    while thread != NULL:
+        following = thread.next
+        pthread_join(thread.handle, NULL)
+        context_destroy(&thread.ctx)
+        free(thread)
+        thread = following

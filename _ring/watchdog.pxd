@@ -1,0 +1,19 @@
+# Notices a worker whose thread does not come back from a system call, and has another thread take over.
+
+from libc.stdint cimport uint32_t
+
+from .linux cimport pthread_t
+from .pool cimport Pool
+from .worker cimport QUEUES_MAX, Worker
+
+
+cdef struct Watchdog:
+    Pool *pool
+    uint32_t stopping
+    uint32_t running
+    pthread_t thread
+    Worker **workers       # QUEUES_MAX of them, NULL where there is none
+
+
+cdef int watchdog_start(Watchdog *watchdog, Pool *pool, Worker **workers) noexcept nogil
+cdef void watchdog_stop(Watchdog *watchdog) noexcept nogil

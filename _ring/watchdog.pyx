@@ -1,0 +1,87 @@
+"""The watchdog: a queue's requests wait no longer than a few milliseconds for one that hangs.
+
+What is known to sleep does not run on a worker in the first place. What sleeps unexpectedly (a lookup on a disk that does
+not answer, anything on a network file system that is gone) keeps its thread; the worker's queues get another one.
+"""
+
+from libc.stdint cimport int64_t, uint32_t
+
+from .atomics cimport fetch_add32, load_acquire32, load_pointer, load_relaxed32, store_release32
+from .linux cimport pthread_join, sys_futex_wait, sys_futex_wake, thread_start
+from .pool cimport Pool, pool_offer
+from .threads cimport threads_start
+from .watched cimport Watched
+from .worker cimport QUEUES_MAX, Worker
+
+cdef enum:
+    STUCK_LOOKS = 2
+    STACK = 1 << 17
+
+cdef int64_t TICK_NS = 1000000
+
+
+cdef bint stuck(Watched *watched) noexcept nogil:
+    """Whether the thread has been in one call for some looks now."""
+    cdef uint32_t progress = load_relaxed32(&watched.progress)
+    if not load_relaxed32(&watched.in_call) or progress != watched.seen_progress:
+        watched.seen_progress = progress
+        watched.stuck = 0
+        return False
+    watched.stuck += 1
+    return watched.stuck == STUCK_LOOKS
+
+
+cdef bint look(Watchdog *watchdog) noexcept nogil:
+    """One look at every worker. False: all of them sleep."""
+    cdef Worker *worker
+    cdef bint busy = False
+    cdef int i
+    for i in range(QUEUES_MAX):
+        worker = <Worker *> load_pointer(<void **> (watchdog.workers + i))
+        if worker == NULL:
+            continue
+        if not load_relaxed32(&worker.watched.asleep):
+            busy = True
+        if stuck(&worker.watched):
+            worker.takeovers += 1
+            fetch_add32(&worker.watched.leader, 1)
+            pool_offer(watchdog.pool, &worker.role)
+            threads_start(watchdog.pool)
+    return busy
+
+
+cdef void *watchdog_main(void *argument) noexcept nogil:
+    cdef Watchdog *watchdog = <Watchdog *> argument
+    cdef uint32_t *armed = &watchdog.pool.engine.watchdog_armed
+    cdef uint32_t pause = 0
+    while not load_acquire32(&watchdog.stopping):
+        sys_futex_wait(armed, 0, -1)
+        while not load_acquire32(&watchdog.stopping):
+            sys_futex_wait(&pause, 0, TICK_NS)
+            if not look(watchdog):
+                # Whoever wakes after this arms it anew; whoever woke before is seen by the second look.
+                store_release32(armed, 0)
+                if not look(watchdog):
+                    break
+                store_release32(armed, 1)
+    return NULL
+
+
+cdef int watchdog_start(Watchdog *watchdog, Pool *pool, Worker **workers) noexcept nogil:
+    cdef int error
+    watchdog.pool = pool
+    watchdog.workers = workers
+    error = thread_start(&watchdog.thread, watchdog_main, watchdog, "watchdog", STACK)
+    watchdog.running = error == 0
+    return error
+
+
+cdef void watchdog_stop(Watchdog *watchdog) noexcept nogil:
+    """Ends and joins it."""
+    if not watchdog.running:
+        return
+    store_release32(&watchdog.stopping, 1)
+    store_release32(&watchdog.pool.engine.watchdog_armed, 1)
+    sys_futex_wake(&watchdog.pool.engine.watchdog_armed, 1)
+    pthread_join(watchdog.thread, NULL)
+    watchdog.running = 0

@@ -1,0 +1,21 @@
+# What a worker shows of itself, by which the watchdog notices that its thread does not come back from a system call.
+
+from libc.stdint cimport uint32_t
+
+from .atomics cimport exchange32, load_relaxed32
+from .linux cimport sys_futex_wake
+
+# Written by the thread that leads the worker.
+cdef struct Watched:
+    uint32_t leader        # changes with every thread that begins or ceases to lead: its token
+    uint32_t in_call       # it carries a request out
+    uint32_t progress      # changes with every request
+    uint32_t asleep        # it waits for kicks
+    uint32_t seen_progress  # the watchdog's own note
+    uint32_t stuck         # looks in a row that found no progress
+
+
+cdef inline void watchdog_arm(uint32_t *armed) noexcept nogil:
+    """A worker has something to do. The watchdog sleeps without a time-out while none has; once awake it costs nothing."""
+    if not load_relaxed32(armed) and exchange32(armed, 1) == 0:
+        sys_futex_wake(armed, 1)
