@@ -85,11 +85,13 @@ cdef void caller_leave(Context *ctx, const Request *request) noexcept nogil:
         return
     if not ctx.share.switches_ids or ctx.share.options.override_stat:
         return
-    if uid != ctx.share.own_uid and sys_setresuid(ID_NONE, ctx.share.own_uid, ID_NONE) < 0:
-        abort()
-    if sys_setresgid(ID_NONE, ctx.share.own_gid, ID_NONE) < 0:
+    if uid != ctx.share.own_uid:
+        if sys_setresuid(ID_NONE, ctx.share.own_uid, ID_NONE) < 0:
+            abort()
+        # The groups below are changed with a capability that is only now effective again.
+        if sys_capset(ctx.capabilities, ctx.permitted, ctx.inheritable) < 0:
+            abort()
+    if gid != ctx.share.own_gid and sys_setresgid(ID_NONE, ctx.share.own_gid, ID_NONE) < 0:
         abort()
     if request.header.total_extlen and sys_setgroups(0, NULL) < 0:
-        abort()
-    if sys_capset(ctx.capabilities, ctx.permitted, ctx.inheritable) < 0:
         abort()

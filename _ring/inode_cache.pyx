@@ -8,11 +8,11 @@ from .atomics cimport (
 from .descriptors cimport descriptors_over_budget
 from .inode_lifetime cimport cache_insert, cache_remove, inode_release
 from .inode_table cimport (
-    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE, PINS, SHARDS,
+    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE, PINS, ROOT_SLOT, SHARDS,
     Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
-    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, S_IFDIR, S_IFMT, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
+    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, S_IFDIR, S_IFMT, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
     clock_realtime, decimal, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy, sys_close,
     sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat, sys_statx)
 from .mutex cimport lock, unlock
@@ -56,13 +56,18 @@ cdef bint same_file(InodeTable *table, const Inode *inode, const linux_statx *st
 # How a mount's files are found again.
 
 cdef int mount_fd(InodeTable *table, uint32_t number, int fd, uint32_t kind) noexcept nogil:
-    """A descriptor on the mount by which handles can be opened (O_PATH will not do), through one of its files; -errno."""
+    """A descriptor on the mount by which handles can be opened (O_PATH will not do); -errno, -ENOENT: not by this file.
+
+    It stays open, so it is a directory: a file could be unlinked and would take its space until the end.
+    """
     cdef Mount *mount = table.mounts + number
     cdef char name[16]
     cdef int found = <int> load_acquire32(<uint32_t *> &mount.fd)
     if found >= 0:
         return found
-    if kind != S_IFDIR and kind != S_IFREG:
+    if at_slot(table, ROOT_SLOT).mount == number:
+        fd = table.root_fd
+    elif kind != S_IFDIR:
         return -ENOENT
     found = sys_openat(table.proc_fd, decimal(name, fd), O_RDONLY | O_NONBLOCK, 0)
     if found < 0:

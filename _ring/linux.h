@@ -267,6 +267,7 @@ static inline int sys_capget(uint64_t *effective, uint64_t *permitted, uint64_t 
     *inheritable = data[0].inheritable | (uint64_t)data[1].inheritable << 32;
     return result;
 }
+static inline int sys_keep_capabilities(void) { return sys_result(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)); }
 static inline int sys_unshare(int flags) { return sys_result(unshare(flags)); }
 static inline int sys_fchdir(int fd) { return sys_result(fchdir(fd)); }
 static inline unsigned sys_umask(unsigned mask) { return umask(mask); }

@@ -1,7 +1,7 @@
 """What a data-plane thread sets up for itself before its first request."""
 
 from .linux cimport (
-    CAP_FSETID, CLONE_FS, ENOMEM, free, malloc, memset, sys_capget, sys_fchdir, sys_setgroups, sys_umask, sys_unshare)
+    CAP_FSETID, CLONE_FS, ENOMEM, free, malloc, memset, sys_capget, sys_fchdir, sys_keep_capabilities, sys_setgroups, sys_umask, sys_unshare)
 
 
 cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil:
@@ -28,6 +28,11 @@ cdef int context_enter_thread(Context *ctx) noexcept nogil:
     ctx.umask = 0
     if ctx.share.switches_ids:
         error = sys_setgroups(0, NULL)
+        if error < 0:
+            return error
+    if ctx.share.own_uid != 0:
+        # A plain user with capabilities would lose them for good on the way back from acting as root.
+        error = sys_keep_capabilities()
         if error < 0:
             return error
     error = sys_capget(&ctx.capabilities, &ctx.permitted, &ctx.inheritable)
