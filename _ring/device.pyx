@@ -5,7 +5,7 @@ import os
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .atomics cimport le16, load_acquire16, load_acquire32, load_acquire64, store_pointer, store_release32
+from .atomics cimport exchange32, le16, load_acquire16, load_acquire32, load_acquire64, store_pointer, store_release32
 from .chain cimport (
     CHAIN_BAD_INDIRECT, CHAIN_BAD_NEXT, CHAIN_LOOP_OR_TOO_LONG, CHAIN_NO_MEMORY, CHAIN_OUT_OF_RANGE,
     CHAIN_READ_AFTER_WRITE, CHAIN_TOO_LARGE, chain_uses)
@@ -16,20 +16,21 @@ from .handles cimport handles_create, handles_destroy
 from .inodes cimport inodes_create, inodes_destroy, inodes_have_handles
 from .linux cimport (
     CAP_SETGID, CAP_SETUID, EINVAL, ENOMEM, calloc, free, memset, realloc, sys_capget, sys_close, sys_dup, sys_dup3,
-    sys_eventfd, sys_getegid, sys_geteuid, sys_write)
+    sys_eventfd, sys_getegid, sys_geteuid, sys_nonblocking)
 from .lock_owners cimport cancel_again, cancel_all, cancel_queue, owners_drop_all
 from .memory cimport MemoryMap, Region, map_create, map_free, map_user, region_map, region_unmap
 from .mutex cimport lock, unlock
 from .operations cimport Operation, operation_of
-from .pool cimport Pool, pool_init, pool_stop
+from .pool cimport Pool, pool_count, pool_init, pool_stop
 from .request cimport Request
 from .session_ops cimport end_session
+from .share cimport OPCODES
 from .share_settings cimport share_configure, share_free_settings
 from .threads cimport threads_reap, threads_start
 from .virtio_abi cimport virtio_desc, virtio_used_elem
 from .virtqueue cimport (
-    CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_BAD_HEAD, QUEUE_BAD_INDEX, QUEUE_MEMORY_GONE, QUEUE_OK,
-    QUEUE_OVERCOMMITTED, Virtqueue, ring_place, ring_signal)
+    CALL_BLOCKING, CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_BAD_HEAD, QUEUE_BAD_INDEX, QUEUE_MEMORY_GONE, QUEUE_OK,
+    QUEUE_OVERCOMMITTED, Virtqueue, ring_place, ring_signal, send_call)
 from .watchdog cimport Watchdog, watchdog_start, watchdog_stop
 from .worker cimport (
     QUEUES_MAX, Worker, worker_attach, worker_create, worker_detach, worker_free, worker_start, worker_stop,
@@ -372,7 +373,6 @@ cdef class Device:
         It takes the place of the earlier one under the same number, so that nobody who signals now meets a stranger.
         """
         cdef Virtqueue *queue = self.queue_at(index)
-        cdef uint64_t one = 1
         cdef int new = fd if fd >= 0 else sys_eventfd()
         cdef int error = 0
         if new < 0:
@@ -385,9 +385,20 @@ cdef class Device:
         queue.call_kind = CALLS[kind]
         if error < 0:
             failed(error, "cannot take the call descriptor")
-        if fd >= 0 and kind == "eventfd":
+        if kind == "eventfd" and not sys_nonblocking(queue.call_fd):
+            queue.call_kind = CALL_BLOCKING
+        if fd >= 0 and queue.placed and kind == "eventfd":
             # What was signalled on the old one may have been lost in the exchange.
-            sys_write(queue.call_fd, &one, sizeof(one))
+            send_call(queue)
+
+    def send_lost_calls(self) -> bool:
+        """Sends the in-band calls that found the channel full. False: it is full still."""
+        cdef uint32_t i
+        cdef bint sent = True
+        for i in range(self.queue_count):
+            if exchange32(&self.queues[i].call_lost, 0) and not send_call(&self.queues[i]):
+                sent = False
+        return sent
 
     def set_error(self, int index, int fd) -> None:
         """The eventfd that says that the queue is broken; the device's from now on (-1: none)."""
@@ -509,8 +520,11 @@ cdef class Device:
 
     def statistics(self) -> dict[str, int]:
         """Numbers as they are now, for tests and metrics; those of running threads may be a little old."""
+        cdef uint64_t calls[OPCODES]
+        cdef uint64_t errors[OPCODES]
         cdef uint64_t wakeups = 0, takeovers = 0, polls = 0, hits = 0
         cdef int number
+        pool_count(&self.pool, calls, errors)
         numbers = {
             "inodes": load_acquire32(&self.engine.share.inodes.known),
             "inodes_closing": load_acquire32(&self.engine.share.inodes.to_close_count),
@@ -530,6 +544,8 @@ cdef class Device:
                 polls += self.workers[number].polling.polls
                 hits += self.workers[number].polling.hits
         numbers["wakeups"] = wakeups
+        numbers["requests"] = sum([calls[number] for number in range(OPCODES)])
+        numbers["errors"] = sum([errors[number] for number in range(OPCODES)])
         numbers["takeovers"] = takeovers
         numbers["polls"] = polls
         numbers["poll_hits"] = hits

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from .descriptors cimport descriptors_open
 from .entries cimport is_dot, is_dotdot, lookup_name, open_inode
 from .file_ops cimport add_handle, release
 from .fuse_abi cimport (
@@ -31,7 +32,11 @@ cdef int op_opendir(Context *ctx, Request *request) noexcept nogil:
     cdef int error
     if inode == NULL:
         return -ESTALE
-    error = open_inode(ctx, inode, O_RDONLY) if inode.kind == S_IFDIR else -ENOTDIR
+    error = descriptors_open(&ctx.share.descriptors) if inode.kind == S_IFDIR else -ENOTDIR
+    if error < 0:
+        inode_release(&ctx.share.inodes, inode)
+        return error
+    error = open_inode(ctx, inode, O_RDONLY)
     inode_release(&ctx.share.inodes, inode)
     error = add_handle(ctx, error, request.header.nodeid, 0, True, &out)
     return error if error < 0 else reply(request, &out, sizeof(out))

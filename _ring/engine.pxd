@@ -54,3 +54,4 @@ cdef void give_request(Engine *engine, Request *request) noexcept nogil
 cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcept nogil
 cdef void recollect(Engine *engine, Request *request) noexcept nogil
 cdef void complete(Engine *engine, Request *request) noexcept nogil
+cdef void signal(Engine *engine, Virtqueue *queue) noexcept nogil

@@ -10,7 +10,7 @@ from .memory cimport MemoryMap
 from .slowness cimport SLOW_US
 from .ticks cimport ticks_per_us
 from .request cimport Request, request_create, request_destroy
-from .virtqueue cimport QUEUE_MEMORY_GONE, Virtqueue, ring_break, ring_next, ring_push
+from .virtqueue cimport QUEUE_MEMORY_GONE, Virtqueue, ring_break, ring_next, ring_push, ring_signal
 
 
 cdef int engine_init(Engine *engine) noexcept nogil:
@@ -141,4 +141,10 @@ cdef void complete(Engine *engine, Request *request) noexcept nogil:
     store_release32(&request.busy, 0)
     ring_push(request.queue, request.head, request.written)
     if load_acquire32(&engine.waiting):
+        notify(engine)
+
+
+cdef void signal(Engine *engine, Virtqueue *queue) noexcept nogil:
+    """Tells the driver what was published. A call that cannot be sent now is the control plane's to send."""
+    if not ring_signal(queue):
         notify(engine)

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32
 from .caller cimport keep_suid
 from .chain cimport Chain, chain_trim_readable, chain_trim_writable, iovec_advance
-from .descriptors cimport descriptors_open
+from .descriptors cimport descriptors_close, descriptors_open
 from .entries cimport cuts_much, open_inode
 from .freshness cimport still_fresh
 from .fuse_abi cimport (
@@ -91,21 +91,25 @@ cdef bint counts_opens(Context *ctx, const Inode *inode) noexcept nogil:
 
 cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory,
                     fuse_open_out *out) noexcept nogil:
-    """A handle for `fd`, which may be a -errno and then is the answer. 0 or -errno; the descriptor is taken care of."""
-    cdef Inode *inode
-    cdef int error
-    if fd < 0:
-        return fd
-    memset(out, 0, sizeof(fuse_open_out))
-    inode = inode_acquire(&ctx.share.inodes, nodeid)
-    error = descriptors_open(&ctx.share.descriptors) if inode != NULL else -ESTALE
+    """A handle for `fd`, which may be a -errno and then is the answer. 0 or -errno.
+
+    The descriptor is taken care of, and has been counted with descriptors_open before anything was opened or cut.
+    """
+    cdef Inode *inode = NULL
+    cdef int error = fd
+    if fd >= 0:
+        memset(out, 0, sizeof(fuse_open_out))
+        inode = inode_acquire(&ctx.share.inodes, nodeid)
+        error = 0 if inode != NULL else -ESTALE
+        if error < 0:
+            sys_close(fd)
     if error < 0:
-        sys_close(fd)
+        descriptors_close(&ctx.share.descriptors)
     else:
         out.open_flags = cache_flags(ctx, inode, fd, flags, directory)
         error = handle_add(&ctx.share.handles, fd, nodeid, inode.mount, flags, directory, &out.fh)
-    if error == 0 and counts_opens(ctx, inode):
-        fetch_add32(&inode.opens, 1)
+        if error == 0 and counts_opens(ctx, inode):
+            fetch_add32(&inode.opens, 1)
     if inode != NULL:
         inode_release(&ctx.share.inodes, inode)
     if error == 0:
@@ -124,14 +128,18 @@ cdef int op_open(Context *ctx, Request *request) noexcept nogil:
     inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
     if inode == NULL:
         return -ESTALE
-    if inode.kind == S_IFREG:
-        fd = inode_fd(&ctx.share.inodes, inode)
-        if fd >= 0 and args.flags & O_TRUNC and not ctx.may_sleep and cuts_much(fd, 0):
-            inode_release(&ctx.share.inodes, inode)
-            return WOULD_SLEEP
-        error = open_file(ctx, inode, args.flags, args.open_flags)
-    else:
+    if inode.kind != S_IFREG:
         error = -EISDIR if inode.kind == S_IFDIR else -ENXIO
+    elif args.flags & O_TRUNC and not ctx.may_sleep:
+        fd = inode_fd(&ctx.share.inodes, inode)
+        if fd >= 0 and cuts_much(fd, 0):
+            error = WOULD_SLEEP
+    if error == 0:
+        error = descriptors_open(&ctx.share.descriptors)
+    if error != 0:
+        inode_release(&ctx.share.inodes, inode)
+        return error
+    error = open_file(ctx, inode, args.flags, args.open_flags)
     inode_release(&ctx.share.inodes, inode)
     error = add_handle(ctx, error, request.header.nodeid, args.flags, False, &out)
     return error if error < 0 else reply(request, &out, sizeof(out))
@@ -141,6 +149,14 @@ cdef inline Handle *file_of(Context *ctx, const Request *request, uint64_t fh) n
     return handle_acquire(&ctx.share.handles, fh, request.header.nodeid, False)
 
 
+cdef uint64_t bytes_of(const iovec *iov, uint32_t count) noexcept nogil:
+    cdef uint64_t size = 0
+    cdef uint32_t i
+    for i in range(count):
+        size += iov[i].iov_len
+    return size
+
+
 cdef int64_t transfer(int fd, iovec *iov, uint32_t count, uint64_t size, uint64_t offset, bint writing) noexcept nogil:
     """Reads or writes `size` bytes by as many calls as it takes. The bytes done, at least one if any; or -errno.
 
@@ -148,10 +164,15 @@ cdef int64_t transfer(int fd, iovec *iov, uint32_t count, uint64_t size, uint64_
     says what it is: a guest takes a short reply for the end, and would cut the file there.
     """
     cdef uint64_t done = 0
+    cdef uint64_t asked = size
     cdef uint32_t here, used
     cdef int64_t moved
     while done < size:
-        here = count if count < IOV_MAX else IOV_MAX
+        here = count
+        asked = size - done
+        if count > IOV_MAX:
+            here = IOV_MAX
+            asked = bytes_of(iov, here)
         if writing:
             moved = sys_pwritev(fd, iov, <int> here, <int64_t> (offset + done))
         else:
@@ -159,10 +180,8 @@ cdef int64_t transfer(int fd, iovec *iov, uint32_t count, uint64_t size, uint64_
         if moved < 0:
             # What a write has done is said; a read that failed has no data, lest it be taken for the file's end.
             return moved if not done or not writing else <int64_t> done
-        if moved == 0:
-            break
         done += <uint64_t> moved
-        if done == size or not writing and (offset + done) % PAGE:
+        if moved == 0 or done == size or not writing and <uint64_t> moved < asked and (offset + done) % PAGE:
             break
         used = iovec_advance(iov, count, <uint64_t> moved)
         iov += used

@@ -70,13 +70,24 @@ cdef struct Shard:
     uint32_t lock
     uint32_t indexed            # inodes in the index
     uint32_t buckets            # of the index, grown one by one (linear hashing)
-    uint32_t free_first         # slots that were used before
-    uint32_t fresh              # the next slot that never was
-    uint32_t fresh_end
+    uint32_t room_first         # chunks with free slots, by number + 1
+    uint32_t room_last
     uint32_t lru_first          # most recent
     uint32_t lru_last
     uint32_t *segments[SEGMENTS]
     uint64_t apart[4]           # shards are locked by different threads
+
+
+cdef struct Chunk:
+    Inode *records
+    uint32_t next               # in its shard's list of those with free slots
+    uint32_t previous
+    uint32_t free_first         # slots that were used before
+    uint32_t fresh              # slots from here on never were, since the memory was last given back
+    uint32_t used
+    uint32_t full               # it is in no list
+    uint64_t generation         # that unused slots go on from
+    uint64_t highest
 
 
 cdef struct Mount:
@@ -91,7 +102,7 @@ cdef struct Mount:
 
 
 cdef struct InodeTable:
-    Inode **chunks
+    Chunk *chunks
     uint32_t chunk_count
     uint32_t growth_lock
     Shard *shards
@@ -114,7 +125,7 @@ cdef struct InodeTable:
 
 
 cdef inline Inode *at_slot(InodeTable *table, uint32_t slot) noexcept nogil:
-    return <Inode *> load_pointer(<void **> (table.chunks + (slot >> CHUNK_BITS))) + (slot & (CHUNK_INODES - 1))
+    return <Inode *> load_pointer(<void **> &table.chunks[slot >> CHUNK_BITS].records) + (slot & (CHUNK_INODES - 1))
 
 
 cdef inline uint64_t key_hash(uint32_t mount, uint64_t ino) noexcept nogil:

@@ -12,7 +12,7 @@ from .inode_lifetime cimport cache_insert, cache_remove, inode_acquire, inode_re
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
     CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_ROOT, MOUNT_HANDLES,
-    MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid,
+    MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid,
     key_hash, shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, ENOMEM, EOVERFLOW, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE,
@@ -32,7 +32,7 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int
     table.account = account
     table.root_fd = root_fd
     table.proc_fd = proc_fd
-    table.chunks = <Inode **> mmap(NULL, <size_t> CHUNKS_MAX * sizeof(Inode *), PROT_READ | PROT_WRITE,
+    table.chunks = <Chunk *> mmap(NULL, <size_t> CHUNKS_MAX * sizeof(Chunk), PROT_READ | PROT_WRITE,
                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     table.mounts = <Mount *> mmap(NULL, <size_t> MOUNTS_MAX * sizeof(Mount), PROT_READ | PROT_WRITE,
                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
@@ -56,7 +56,8 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int
     # The first chunk is the first shard's, but for slot 0, which is none, and 1, the root.
     if not more_slots(table, table.shards):
         return -ENOMEM
-    table.shards[0].fresh = ROOT_SLOT + 1
+    table.chunks[0].fresh = ROOT_SLOT + 1
+    table.chunks[0].used = 1   # for good: the root's slot
     root = at_slot(table, ROOT_SLOT)
     root.slot = ROOT_SLOT
     root.fd = root_fd
@@ -95,12 +96,12 @@ cdef void inodes_destroy(InodeTable *table) noexcept nogil:
     if table.chunks != NULL and table.chunks != MAP_FAILED:
         for chunk in range(table.chunk_count):
             for i in range(<uint32_t> CHUNK_INODES):
-                inode = table.chunks[chunk] + i
+                inode = table.chunks[chunk].records + i
                 # Slots that were never used are zero throughout.
                 if inode.slot != NONE and inode.fd >= 0:
                     sys_close(inode.fd)
-            munmap(table.chunks[chunk], CHUNK_INODES * sizeof(Inode))
-        munmap(table.chunks, <size_t> CHUNKS_MAX * sizeof(Inode *))
+            munmap(table.chunks[chunk].records, CHUNK_INODES * sizeof(Inode))
+        munmap(table.chunks, <size_t> CHUNKS_MAX * sizeof(Chunk))
     if table.mounts != NULL and table.mounts != MAP_FAILED:
         for i in range(table.mount_count):
             if table.mounts[i].fd >= 0:
@@ -328,7 +329,7 @@ cdef void inodes_forget_all(InodeTable *table) noexcept nogil:
     cdef uint64_t state
     for chunk in range(load_acquire32(&table.chunk_count)):
         for i in range(<uint32_t> CHUNK_INODES):
-            inode = table.chunks[chunk] + i
+            inode = table.chunks[chunk].records + i
             state = load_acquire64(&inode.state)
             if state & PINS:
                 inode_forget(table, state >> 32 << 32 | (chunk << CHUNK_BITS) + i, ~(<uint64_t> 0))

@@ -14,6 +14,7 @@
 #include <linux/futex.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -153,6 +154,12 @@ static inline int64_t sys_pwritev2(int fd, const struct iovec *iov, int count, i
     SYS_RETRIED(pwritev2(fd, iov, count, offset, flags));
 }
 static inline int64_t sys_write(int fd, const void *data, size_t size) { SYS_RETRIED(write(fd, data, size)); }
+/* Whether a write would not block. */
+static inline int sys_writable(int fd) {
+    struct pollfd wanted = {.fd = fd, .events = POLLOUT};
+    return poll(&wanted, 1, 0) == 1;
+}
+static inline int sys_nonblocking(int fd) { return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
 static inline int64_t sys_send(int fd, const void *data, size_t size, int flags) {
     SYS_RETRIED(send(fd, data, size, flags));
 }
@@ -333,6 +340,20 @@ static inline int open_schedstat(int proc_self_fd) {
     char path[48];
     snprintf(path, sizeof path, "../task/%d/schedstat", (int)syscall(SYS_gettid));
     return sys_openat(proc_self_fd, path, O_RDONLY, 0);
+}
+/* Whether a thread of this process runs or could run, by the state in its stat line. */
+static inline int thread_runnable(int proc_self_fd, int tid) {
+    char path[40], text[256];
+    snprintf(path, sizeof path, "../task/%d/stat", tid);
+    int fd = sys_openat(proc_self_fd, path, O_RDONLY, 0);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    if (size <= 0)
+        return 0;
+    text[size] = 0;
+    char *name_end = strrchr(text, ')');
+    return name_end && name_end[1] && name_end[2] == 'R';
 }
 static inline uint64_t run_delay(int fd) {
     char text[96];

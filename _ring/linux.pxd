@@ -131,6 +131,7 @@ cdef extern from "linux.h" nogil:
         CLONE_FS
         EPOLLET
         EPOLLIN
+        MADV_DONTNEED
         MAP_ANONYMOUS
         MAP_FIXED
         MAP_NORESERVE
@@ -250,6 +251,7 @@ cdef extern from "linux.h" nogil:
     ctypedef void *(*thread_main)(void *) noexcept nogil
 
     void *mmap(void *address, size_t length, int protection, int flags, int fd, int64_t offset)
+    int madvise(void *address, size_t length, int advice)
     int munmap(void *address, size_t length)
     void *malloc(size_t size)
     void *calloc(size_t count, size_t size)
@@ -279,6 +281,8 @@ cdef extern from "linux.h" nogil:
     int64_t sys_pwritev(int fd, const iovec *iov, int count, int64_t offset)
     int64_t sys_pwritev2(int fd, const iovec *iov, int count, int64_t offset, int flags)
     int64_t sys_write(int fd, const void *data, size_t size)
+    int sys_writable(int fd)
+    int sys_nonblocking(int fd)
     int64_t sys_send(int fd, const void *data, size_t size, int flags)
     int64_t sys_getdents64(int fd, void *buffer, size_t size)
     int64_t sys_lseek(int fd, int64_t offset, int whence)
@@ -340,6 +344,7 @@ cdef extern from "linux.h" nogil:
     int64_t clock_ns()
     int cpu_count()
     int open_schedstat(int proc_self_fd)
+    int thread_runnable(int proc_self_fd, int tid)
     uint64_t run_delay(int fd)
     char *decimal(char *buffer, int number)
     void format_override(char *text, size_t size, uint32_t uid, uint32_t gid, uint32_t mode, uint32_t rdev)

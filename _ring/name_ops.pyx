@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from .caller cimport caller_enter, caller_leave
+from .descriptors cimport descriptors_open
 from .entries cimport check_name, enter_file, fill_attr_out, lookup_name
 from .extensions cimport SecurityContext, contexts_of
 from .file_ops cimport add_handle, host_flags, open_file
@@ -264,6 +265,7 @@ cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, 
 
 cdef int reply_opened(Context *ctx, Request *request, Inode *parent, int fd, uint32_t flags, Created *out) noexcept nogil:
     """Answers CREATE and TMPFILE, whose file is open, or with the -errno that `fd` is; lets go of the parent."""
+    # add_handle also gives the place back that was reserved, where nothing was opened.
     cdef int error = add_handle(ctx, fd, out.entry.nodeid, flags, False, &out.open)
     if error < 0 and fd >= 0:
         inode_forget(&ctx.share.inodes, out.entry.nodeid, 1)
@@ -275,7 +277,7 @@ cdef int op_create(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_create_in *args = <const fuse_create_in *> next_bytes(request, sizeof(fuse_create_in))
     cdef const char *name = next_name(request)
     cdef Inode *parent
-    cdef int parent_fd
+    cdef int parent_fd, fd
     cdef Created out
     if check_name(name) < 0:
         return -EINVAL
@@ -283,6 +285,10 @@ cdef int op_create(Context *ctx, Request *request) noexcept nogil:
     if parent == NULL:
         return parent_fd
     memset(&out, 0, sizeof(out))
+    fd = descriptors_open(&ctx.share.descriptors)
+    if fd < 0:
+        inode_release(&ctx.share.inodes, parent)
+        return fd
     return reply_opened(ctx, request, parent, open_new(ctx, request, parent, parent_fd, name, args, &out.entry),
                         args.flags, &out)
 
@@ -298,6 +304,10 @@ cdef int op_tmpfile(Context *ctx, Request *request) noexcept nogil:
     if parent == NULL:
         return parent_fd
     memset(&out, 0, sizeof(out))
+    fd = descriptors_open(&ctx.share.descriptors)
+    if fd < 0:
+        inode_release(&ctx.share.inodes, parent)
+        return fd
     fd = caller_enter(ctx, request, args.umask)
     if fd == 0:
         fd = sys_openat(ctx.share.proc_fd, decimal(path, parent_fd),

@@ -9,7 +9,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .atomics cimport load_acquire32
 from .attr_ops cimport op_access, op_getattr, op_lookup, op_readlink, op_setattr, op_statx
-from .chain cimport chain_take
+from .chain cimport chain_take, chain_trim_readable
 from .dir_ops cimport op_fsyncdir, op_opendir, op_readdir, op_readdirplus, op_releasedir
 from .file_ops cimport (
     op_copy_file_range, op_copy_file_range_64, op_fallocate, op_flush, op_fsync, op_lseek, op_open, op_read, op_release, op_write)
@@ -134,8 +134,11 @@ cdef const Operation *prepare(Context *ctx, Request *request) noexcept nogil:
         return refuse(ctx, request, -EINVAL)   # nothing is done that nobody could be told of
     if not operation.flags & SESSIONLESS and not load_acquire32(&ctx.share.session):
         return refuse(ctx, request, -EIO)
-    if operation.flags & STREAMS and length > operation.args:
-        length = operation.args
+    if operation.flags & STREAMS:
+        # The data stays where it is, as much as there is by the header's word.
+        chain_trim_readable(&request.chain, length)
+        if length > operation.args:
+            length = operation.args
     if length < operation.args or length > ARGS_MAX:
         return refuse(ctx, request, -EINVAL)
     request.args_size = <uint32_t> chain_take(&request.chain, request.args, length)

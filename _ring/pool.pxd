@@ -1,16 +1,17 @@
 # What threads do: serve the queues of a worker, one thread each, or carry out requests that may sleep.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from .engine cimport Engine
 from .linux cimport pthread_t
 from .request cimport Request
-from .share cimport Context
+from .share cimport OPCODES, Context
 
 
 # A thread of the data plane. Which worker it leads, if any, changes in its life.
 cdef struct Thread:
-    Thread *next
+    Thread *next           # among the living, or the ended
+    Thread *previous
     Pool *pool
     Request *spare         # for the next request of a queue
     pthread_t handle
@@ -36,7 +37,10 @@ cdef struct Pool:
     Request *first
     Request *last
     Role *roles
+    Thread *living
     Thread *ended          # to be joined and freed
+    uint64_t calls[OPCODES]   # of threads that have ended
+    uint64_t errors[OPCODES]
 
 
 cdef void pool_init(Pool *pool, Engine *engine, uint32_t limit) noexcept nogil
@@ -45,4 +49,7 @@ cdef void pool_offer(Pool *pool, Role *role) noexcept nogil
 cdef void pool_nudge(Pool *pool) noexcept nogil
 cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil
 cdef bint pool_needs_thread(Pool *pool) noexcept nogil
+cdef void pool_join(Pool *pool, Thread *thread) noexcept nogil
+cdef void pool_leave(Pool *pool, Thread *thread) noexcept nogil
+cdef void pool_count(Pool *pool, uint64_t *calls, uint64_t *errors) noexcept nogil
 cdef void pool_stop(Pool *pool) noexcept nogil

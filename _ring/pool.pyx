@@ -3,7 +3,7 @@
 Threads above one that have had nothing to do for a while end; an idle pool is one thread that sleeps for good.
 """
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport load_acquire32, load_relaxed32
 from .engine cimport Engine
@@ -122,6 +122,53 @@ cdef bint pool_needs_thread(Pool *pool) noexcept nogil:
         pool.threads += 1
     unlock(&pool.lock)
     return needed
+
+
+cdef void pool_join(Pool *pool, Thread *thread) noexcept nogil:
+    """A thread begins."""
+    lock(&pool.lock)
+    thread.previous = NULL
+    thread.next = pool.living
+    if thread.next != NULL:
+        thread.next.previous = thread
+    pool.living = thread
+    unlock(&pool.lock)
+
+
+cdef void pool_leave(Pool *pool, Thread *thread) noexcept nogil:
+    """A thread ends: what it has counted stays, and it waits to be joined."""
+    cdef int opcode
+    lock(&pool.lock)
+    if thread.previous != NULL:
+        thread.previous.next = thread.next
+    else:
+        pool.living = thread.next
+    if thread.next != NULL:
+        thread.next.previous = thread.previous
+    for opcode in range(OPCODES):
+        pool.calls[opcode] += thread.ctx.calls[opcode]
+        pool.errors[opcode] += thread.ctx.errors[opcode]
+    pool.threads -= 1
+    thread.next = pool.ended
+    pool.ended = thread
+    unlock(&pool.lock)
+
+
+cdef void pool_count(Pool *pool, uint64_t *calls, uint64_t *errors) noexcept nogil:
+    """How often each operation was carried out, and failed; OPCODES numbers each. Living threads go on counting."""
+    cdef Thread *thread
+    cdef int opcode
+    lock(&pool.lock)
+    for opcode in range(OPCODES):
+        calls[opcode] = pool.calls[opcode]
+        errors[opcode] = pool.errors[opcode]
+    thread = pool.living
+    while thread != NULL:
+        for opcode in range(OPCODES):
+            calls[opcode] += thread.ctx.calls[opcode]
+            errors[opcode] += thread.ctx.errors[opcode]
+        thread = thread.next
+    unlock(&pool.lock)
 
 
 cdef void pool_stop(Pool *pool) noexcept nogil:

@@ -3,18 +3,17 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport load_relaxed32
-from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, post_event
+from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, post_event, signal
 from .inode_lifetime cimport inodes_close_pending
 from .linux cimport ENOMEM, calloc, free, pthread_join, sys_futex_wait, thread_start
 from .lock_owners cimport cancel_again
 from .mutex cimport lock, unlock
 from .operations cimport Operation, operation_of, perform
-from .pool cimport Pool, Role, Thread, pool_needs_thread, pool_wait
+from .pool cimport Pool, Role, Thread, pool_join, pool_leave, pool_needs_thread, pool_wait
 from .request cimport WAITS, Request
 from .share cimport Share, context_destroy, context_enter_thread, context_init
 from .slowness cimport slowness_forgive
 from .ticks cimport ticks_now
-from .virtqueue cimport ring_signal
 from .waits cimport wait_for_lock
 from .worker cimport Worker, lead
 
@@ -58,7 +57,7 @@ cdef void run_request(Thread *thread, Request *request) noexcept nogil:
     slowness_forgive(&engine.share.inodes, request.header.nodeid, operation.slow_class,
                      (ticks_now() - start) / engine.ticks_per_us)
     complete(engine, request)
-    ring_signal(request.queue)
+    signal(engine, request.queue)
     give_request(engine, request)
 
 
@@ -76,6 +75,7 @@ cdef void *thread_main(void *argument) noexcept nogil:
     cdef Request *request = NULL
     cdef Role *role = NULL
     cdef int error = context_enter_thread(&thread.ctx)
+    pool_join(pool, thread)
     if error < 0:
         post_event(pool.engine, EVENT_THREAD_FAILED, 0, error)   # the control plane ends the daemon
     while error == 0 and pool_wait(pool, &request, &role):
@@ -92,11 +92,7 @@ cdef void *thread_main(void *argument) noexcept nogil:
     if thread.spare != NULL:
         give_request(pool.engine, thread.spare)
         thread.spare = NULL
-    lock(&pool.lock)
-    pool.threads -= 1
-    thread.next = pool.ended
-    pool.ended = thread
-    unlock(&pool.lock)
+    pool_leave(pool, thread)
     return NULL
 
 

@@ -14,6 +14,7 @@ cdef enum QueueError:
 
 cdef enum CallKind:
     CALL_EVENTFD
+    CALL_BLOCKING   # an eventfd that would block where it is full
     CALL_SOCKET     # 8 bytes into one end of a socket pair (User-Mode Linux)
     CALL_MESSAGE    # VHOST_USER_BACKEND_VRING_CALL on the back-end channel
 
@@ -51,6 +52,7 @@ cdef struct Virtqueue:
     uint32_t signal_always  # the first after a start is unconditional
     uint64_t pushed         # chains returned, ever
     uint64_t signals
+    uint32_t call_lost      # a message found the channel full: the control plane sends it
 
     int kick_fd             # -1: none, the ring is polled
     int call_fd             # always open: where there is none, an eventfd that nobody reads
@@ -64,5 +66,6 @@ cdef int ring_next(Virtqueue *queue, uint16_t *head) noexcept nogil
 cdef bint ring_kicks_on(Virtqueue *queue) noexcept nogil
 cdef void ring_kicks_off(Virtqueue *queue) noexcept nogil
 cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept nogil
-cdef void ring_signal(Virtqueue *queue) noexcept nogil
+cdef bint ring_signal(Virtqueue *queue) noexcept nogil
+cdef bint send_call(Virtqueue *queue) noexcept nogil
 cdef void ring_break(Virtqueue *queue, uint32_t error) noexcept nogil

@@ -4,8 +4,8 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .atomics cimport (
     fence_full, le16, le32, load_acquire16, load_relaxed16, load_relaxed64, store_relaxed16, store_release16,
-    store_release64)
-from .linux cimport ENOTSOCK, MSG_DONTWAIT, MSG_NOSIGNAL, sys_send, sys_write
+    store_release32, store_release64)
+from .linux cimport EAGAIN, ENOTSOCK, MSG_DONTWAIT, MSG_NOSIGNAL, sys_send, sys_writable, sys_write
 from .mutex cimport lock, unlock
 from .vhost_user_abi cimport (
     VHOST_USER_BACKEND_VRING_CALL, VHOST_USER_VERSION, vhost_user_header, vhost_user_vring_state)
@@ -95,8 +95,8 @@ cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept 
     unlock(&queue.used_lock)
 
 
-cdef void ring_signal(Virtqueue *queue) noexcept nogil:
-    """Signals what was pushed since the last call, if the driver asked for it. Any thread."""
+cdef bint ring_signal(Virtqueue *queue) noexcept nogil:
+    """Signals what was pushed since the last call, if the driver asked for it. Any thread. False: it could not be sent."""
     cdef uint16_t old
     cdef uint16_t new
     cdef bint wanted
@@ -105,7 +105,7 @@ cdef void ring_signal(Virtqueue *queue) noexcept nogil:
     new = queue.next_used
     if old == new or not queue.placed or queue.error:
         unlock(&queue.used_lock)
-        return
+        return True
     queue.signalled_used = new
     # Full: used.idx must be visible before the driver's wish is read, or both sides could wait for each other.
     fence_full()
@@ -119,13 +119,15 @@ cdef void ring_signal(Virtqueue *queue) noexcept nogil:
     if wanted:
         queue.signals += 1
     unlock(&queue.used_lock)
-    if wanted:
-        send_call(queue)
+    return not wanted or send_call(queue)
 
 
-cdef void send_call(Virtqueue *queue) noexcept nogil:
-    # call_fd keeps its number: another descriptor is put in its place by dup3, so no lock is needed to use it. Where
-    # the front-end does not read, a signal is lost that it would find waiting already.
+cdef bint send_call(Virtqueue *queue) noexcept nogil:
+    """Signals the driver. False where it went as a message and the channel is full: it is to be sent again.
+
+    call_fd keeps its number: another descriptor is put in its place by dup3, so no lock is needed to use it. An eventfd
+    or a socket that is full says all that one more signal could.
+    """
     cdef uint64_t one = 1
     cdef CallMessage message
     if queue.call_kind == CALL_MESSAGE:
@@ -134,10 +136,16 @@ cdef void send_call(Virtqueue *queue) noexcept nogil:
         message.header.size = sizeof(vhost_user_vring_state)
         message.state.index = queue.index
         message.state.num = 0
-        sys_send(queue.call_fd, &message, sizeof(message), MSG_DONTWAIT | MSG_NOSIGNAL)
-    elif queue.call_kind == CALL_EVENTFD or sys_send(
-            queue.call_fd, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL) == -ENOTSOCK:
+        if sys_send(queue.call_fd, &message, sizeof(message), MSG_DONTWAIT | MSG_NOSIGNAL) == -EAGAIN:
+            store_release32(&queue.call_lost, 1)
+            return False
+        return True
+    if queue.call_kind == CALL_SOCKET:
+        if sys_send(queue.call_fd, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL) != -ENOTSOCK:
+            return True
+    if queue.call_kind == CALL_EVENTFD or sys_writable(queue.call_fd):
         sys_write(queue.call_fd, &one, sizeof(one))
+    return True
 
 
 cdef void ring_break(Virtqueue *queue, uint32_t error) noexcept nogil:

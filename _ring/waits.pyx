@@ -6,14 +6,13 @@ memory map of then.
 
 from .atomics cimport fetch_add32, fetch_sub32
 from .chain cimport chain_let_go
-from .engine cimport Engine, complete, give_request, recollect
+from .engine cimport Engine, complete, give_request, recollect, signal
 from .handles cimport handle_release
 from .linux cimport (
     EINTR, ENOMEM, F_OFD_SETLKW, calloc, free, interrupt_allow, pthread_detach, pthread_t, sys_fcntl_lock, sys_flock,
     sys_gettid, thread_start)
 from .lock_owners cimport LockTable, owner_release, wait_begins, wait_enter, wait_leave
 from .request cimport Request, reply, reply_error
-from .virtqueue cimport ring_signal
 
 cdef enum:
     STACK = 1 << 18      # bytes
@@ -34,7 +33,7 @@ cdef void finish(Engine *engine, Request *request, int error) noexcept nogil:
     else:
         reply(request, NULL, 0)
     complete(engine, request)
-    ring_signal(request.queue)
+    signal(engine, request.queue)
     give_request(engine, request)
 
 

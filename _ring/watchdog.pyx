@@ -7,7 +7,7 @@ not answer, anything on a network file system that is gone) keeps its thread; th
 from libc.stdint cimport int64_t, uint32_t
 
 from .atomics cimport fetch_add32, load_acquire32, load_pointer, load_relaxed32, store_release32
-from .linux cimport pthread_join, sys_futex_wait, sys_futex_wake, thread_start
+from .linux cimport pthread_join, sys_futex_wait, sys_futex_wake, thread_runnable, thread_start
 from .pool cimport Pool, pool_offer
 from .threads cimport threads_start
 from .watched cimport Watched
@@ -20,15 +20,16 @@ cdef enum:
 cdef int64_t TICK_NS = 1000000
 
 
-cdef bint stuck(Watched *watched) noexcept nogil:
-    """Whether the thread has been in one call for some looks now."""
+cdef bint stuck(const Watchdog *watchdog, Watched *watched) noexcept nogil:
+    """Whether the thread has been in one call for some looks now, and does not just wait for a CPU."""
     cdef uint32_t progress = load_relaxed32(&watched.progress)
     if not load_relaxed32(&watched.in_call) or progress != watched.seen_progress:
         watched.seen_progress = progress
         watched.stuck = 0
         return False
     watched.stuck += 1
-    return watched.stuck == STUCK_LOOKS
+    return watched.stuck >= STUCK_LOOKS and not thread_runnable(
+        watchdog.pool.engine.share.proc_fd, <int> load_relaxed32(&watched.tid))
 
 
 cdef bint look(Watchdog *watchdog) noexcept nogil:
@@ -42,7 +43,8 @@ cdef bint look(Watchdog *watchdog) noexcept nogil:
             continue
         if not load_relaxed32(&worker.watched.asleep):
             busy = True
-        if stuck(&worker.watched):
+        if stuck(watchdog, &worker.watched):
+            worker.watched.stuck = 0
             worker.takeovers += 1
             fetch_add32(&worker.watched.leader, 1)
             pool_offer(watchdog.pool, &worker.role)

@@ -13,6 +13,7 @@ cdef struct Watched:
     uint32_t asleep        # it waits for kicks
     uint32_t seen_progress  # the watchdog's own note
     uint32_t stuck         # looks in a row that found no progress
+    uint32_t tid           # of the thread
 
 
 cdef inline void watchdog_arm(uint32_t *armed) noexcept nogil:

@@ -4,10 +4,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport (
     fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed32, store_relaxed32, store_release32)
-from .engine cimport Engine, complete, pop_request, take_request
+from .engine cimport Engine, complete, pop_request, take_request, signal
 from .linux cimport (
     EPOLLET, EPOLLIN, calloc, epoll_event, free, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create, sys_epoll_remove,
-    sys_epoll_wait, sys_eventfd, sys_write)
+    sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
 from .inode_table cimport InodeTable
 from .mutex cimport lock, unlock
 from .operations cimport SLEEPS, Operation, perform, prepare
@@ -16,7 +16,7 @@ from .pool cimport Pool, Thread, pool_nudge, pool_offer, pool_submit
 from .request cimport WOULD_SLEEP, Request
 from .slowness cimport slowness_expected, slowness_note
 from .ticks cimport ticks_now
-from .virtqueue cimport Virtqueue, ring_kicks_off, ring_kicks_on, ring_signal
+from .virtqueue cimport Virtqueue, ring_kicks_off, ring_kicks_on
 from .watched cimport watchdog_arm
 
 cdef enum:
@@ -177,7 +177,7 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
         got = pop_request(engine, queue, request)
         if got == 0:
             if held:
-                ring_signal(queue)
+                signal(engine, queue)
             return False
         if got > 0:
             operation = prepare(&lead.thread.ctx, request)
@@ -185,19 +185,19 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
                 complete(engine, request)
             else:
                 if held and request.chain.readable_bytes + request.chain.writable_bytes > LONG_BYTES:
-                    ring_signal(queue)
+                    signal(engine, queue)
                     held = 0
                 serve_request(lead, request, operation)
                 if not leads(lead):
-                    ring_signal(queue)
+                    signal(engine, queue)
                     return False
         if not held:
             held_since = ticks_now()
             held = 1
         elif ticks_now() - held_since > HOLD_US * engine.ticks_per_us:
-            ring_signal(queue)
+            signal(engine, queue)
             held = 0
-    ring_signal(queue)
+    signal(engine, queue)
     return True
 
 
@@ -297,6 +297,7 @@ cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
     schedstat = open_schedstat(worker.engine.share.proc_fd)
     worker.polling.schedstat_fd = schedstat
     thread.ctx.may_sleep = 0
+    store_relaxed32(&worker.watched.tid, <uint32_t> sys_gettid())
     store_relaxed32(&worker.watched.in_call, 0)
     store_relaxed32(&worker.watched.asleep, 0)
     watchdog_arm(&worker.engine.watchdog_armed)
@@ -316,4 +317,6 @@ cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
         worker.polling.schedstat_fd = -1
     if schedstat >= 0:
         sys_close(schedstat)
+    # A kick that woke this thread though another leads by now, or a wish to stop that it heard first, goes on to that one.
+    worker_wake(worker)
     thread.ctx.may_sleep = 1

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from frontend.back_end import BackEnd
 
 SECONDS = 10.0
+# What most tests want; a test's own options come behind and win.
+USUAL = ("--sandbox", "none", "--xattr", "--negative-timeout", "0")
 BAD_LINE = re.compile(r" (WARN|ERROR) |Traceback|ERROR: AddressSanitizer|runtime error|LeakSanitizer")
 
 
@@ -19,7 +21,7 @@ class Daemon(BackEnd):
 
     def __init__(self, program: Sequence[str | pathlib.Path], folder: pathlib.Path, options: Sequence[str] = (),
                  share: pathlib.Path | None = None) -> None:
-        super().__init__(program, folder, ["--sandbox", "none", *options], share)
+        super().__init__(program, folder, [*USUAL, *options], share)
         self.expected: list[str] = []
         self.exit_status = 0
 

@@ -143,7 +143,18 @@ class Backend:
                 log.warning("%s more events of vrings", what)
         if self.device.memory_gone:
             self._memory_gone()
+        self._send_lost_calls()
         self.waiter.heard()
+
+    def _send_lost_calls(self) -> None:
+        """In-band calls that found the channel full are sent when the front-end has read from it."""
+        if self.backend_fd < 0:
+            return
+        loop = asyncio.get_running_loop()
+        if self.device.send_lost_calls():
+            loop.remove_writer(self.backend_fd)
+        else:
+            loop.add_writer(self.backend_fd, self._send_lost_calls)
 
     def _memory_gone(self) -> None:
         self.channel.fail(ProtocolError("guest memory is gone: its file was truncated"))
