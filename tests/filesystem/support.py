@@ -44,22 +44,23 @@ class Guest:
 @contextlib.contextmanager
 def session(daemon: Daemon, device: VirtioFs) -> Iterator[FuseClient]:
     """A session on the share. When it gives back all that it looked up, the daemon must not know a single inode any
-    more, and after DESTROY it must have no file of the share open.
+    more.
     """
     fuse = FuseClient(device)
     fuse.init()
     yield fuse
     give_back(fuse)
-    daemon.wait_for(inodes=0, inodes_closing=0)
+    daemon.wait_for(inodes=0)
     fuse.destroy()
-    daemon.wait_for(files_open=0, descriptors_cached=0)
 
 
 @contextlib.contextmanager
 def connected(daemon: Daemon, **how: Any) -> Iterator[Guest]:
-    """A device on the daemon with a session; `how` are the device's options."""
-    with VirtioFs(daemon.socket, **how) as device, session(daemon, device) as fuse:
-        yield Guest(daemon, device, fuse)
+    """A device on the daemon with a session; `how` are the device's options. At the end no file may be open."""
+    with VirtioFs(daemon.socket, **how) as device:
+        with session(daemon, device) as fuse:
+            yield Guest(daemon, device, fuse)
+        daemon.wait_for(inodes_closing=0, files_open=0, descriptors_cached=0)
 
 
 def give_back(fuse: FuseClient) -> None:

@@ -165,7 +165,7 @@ NAMES = [f"name{number}" for number in range(6)]
 
 
 def test_queues_that_work_on_the_same_names(guest: Guest) -> None:
-    at_once([lambda queue=queue: hammer(guest, queue, 4000, NAMES) for queue in range(1, QUEUES + 1)])
+    at_once([lambda queue=queue: hammer(guest, queue, 3000, NAMES) for queue in range(1, QUEUES + 1)])
     assert guest.daemon.wait_for(inodes=0)["session"] == 1
 
 
@@ -196,7 +196,7 @@ def test_queues_and_the_host_that_work_on_the_same_names(guest: Guest) -> None:
     thread = threading.Thread(target=host)
     thread.start()
     try:
-        at_once([lambda queue=queue: hammer(guest, queue, 2500, NAMES) for queue in range(1, QUEUES + 1)])
+        at_once([lambda queue=queue: hammer(guest, queue, 2000, NAMES) for queue in range(1, QUEUES + 1)])
     finally:
         ended.set()
         thread.join()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from frontend.fuse import FuseClient, FuseError
+from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT, as_guest, as_host, during, needs_root, refused, rename_exchange, tree
 from tests.running import Daemon
 
@@ -140,8 +141,8 @@ def swapping(one: pathlib.Path, other: pathlib.Path, ended: threading.Event) -> 
     return thread
 
 
-ROUNDS = 4000
-WANTED = 200     # of each outcome, before a race counts as one that took place
+ROUNDS = 2000
+WANTED = 100     # of each outcome, before a race counts as one that took place
 
 
 def race(run: Callable[[int], str], one: pathlib.Path, other: pathlib.Path, *outcomes: str) -> None:
@@ -150,7 +151,7 @@ def race(run: Callable[[int], str], one: pathlib.Path, other: pathlib.Path, *out
     ended = threading.Event()
     host = swapping(one, other, ended)
     try:
-        for number in range(20 * ROUNDS):
+        for number in range(40 * ROUNDS):
             seen[run(number)] += 1
             if number >= ROUNDS and all(seen[outcome] >= WANTED for outcome in outcomes):
                 break
@@ -282,16 +283,17 @@ def test_a_directory_that_goes_out_and_back_never_shows_its_parent_there(fuse: F
     assert set(seen) == {str(ROOT), str(a)}
 
 
-def test_a_share_that_the_host_moves_stays_the_same(fuse: FuseClient, share: pathlib.Path) -> None:
+def test_a_share_that_the_host_moves_stays_the_same(connect: Connect) -> None:
     """What is shared is a directory, not a path: what takes its place is not shared."""
+    guest = connect()
+    share, moved = guest.share, guest.share.parent / "moved"
     (share / "file").write_bytes(b"inside")
-    moved = share.parent / "moved"
     share.rename(moved)
     share.mkdir()
     (share / "stranger").touch()
-    assert {entry.name for entry in fuse.listdir()} == {b".", b"..", b"file"}
+    assert {entry.name for entry in guest.fuse.listdir()} == {b".", b"..", b"file"}
     with refused(errno.ENOENT):
-        fuse.lookup(ROOT, "stranger")
-    fuse.mkdir(ROOT, "new")
+        guest.fuse.lookup(ROOT, "stranger")
+    guest.fuse.mkdir(ROOT, "new")
     assert (moved / "new").is_dir() and os.listdir(share) == ["stranger"]
-    assert fuse.lookup(ROOT, "..").nodeid == ROOT
+    assert guest.fuse.lookup(ROOT, "..").nodeid == ROOT

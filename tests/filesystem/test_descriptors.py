@@ -297,17 +297,18 @@ def test_a_mount_in_the_share_keeps_no_deleted_file_of_the_host_alive(fewest: Gu
 # Open files have a bound
 
 @pytest.fixture
-def full(few: Guest) -> tuple[Guest, int, list[int]]:
+def full(connect: Connect) -> tuple[Guest, int, list[int]]:
     """A guest with as many files open as it may have; a node of a file, and its handles."""
-    (few.share / "file").write_bytes(b"data")
-    (few.share / "other").write_bytes(b"other data")
-    node = few.fuse.lookup(ROOT, "file").nodeid
+    guest = connect("--rlimit-nofile", str(LIMIT))
+    (guest.share / "file").write_bytes(b"data")
+    (guest.share / "other").write_bytes(b"other data")
+    node = guest.fuse.lookup(ROOT, "file").nodeid
     handles = []
     with refused(errno.ENFILE):
         while len(handles) < LIMIT:
-            handles.append(few.fuse.open(node, os.O_RDWR).fh)
-    assert few.daemon.statistics()["files_open"] == len(handles) > LIMIT // 2
-    return few, node, handles
+            handles.append(guest.fuse.open(node, os.O_RDWR).fh)
+    assert guest.daemon.statistics()["files_open"] == len(handles) > LIMIT // 2
+    return guest, node, handles
 
 
 def test_open_files_have_a_bound_and_everything_else_goes_on(full: tuple[Guest, int, list[int]]) -> None:

@@ -5,13 +5,12 @@ import os
 import pathlib
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 
 from frontend import fuse_abi as abi
-from frontend.device import VirtioFs
 from frontend.fuse import FuseClient, FuseError
 from frontend.fuse_abi import Opcode
 from tests.filesystem.conftest import Connect
@@ -21,13 +20,6 @@ from tests.running import Daemon
 MIB = 1 << 20
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE_RANGE, FALLOC_ZERO_RANGE = 1, 2, 8, 0x10
 HEADER, READ_ARGS, WRITE_ARGS, REPLY = abi.IN_HEADER.size, abi.READ_IN.size, abi.WRITE_IN.size, abi.OUT_HEADER.size
-
-
-@pytest.fixture
-def device(daemon: Daemon) -> Iterator[VirtioFs]:
-    """One whose queues take requests of a whole MiB."""
-    with VirtioFs(daemon.socket, queue_size=512) as device:
-        yield device
 
 
 def opened(fuse: FuseClient, name: str, flags: int = os.O_RDWR) -> tuple[int, int]:

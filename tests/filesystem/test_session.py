@@ -11,8 +11,9 @@ from frontend import fuse_abi as abi
 from frontend.device import HIPRIO, REQUEST, VirtioFs
 from frontend.fuse import LINUX_FLAGS, FuseClient, Reply
 from frontend.fuse_abi import Opcode
+from tests.conftest import StartDaemon
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, error_of, refused, session
+from tests.filesystem.support import ROOT, error_of, refused
 from tests.running import Daemon
 
 WANTED = (
@@ -34,7 +35,7 @@ def test_init_takes_what_it_is_offered_and_wants(device: VirtioFs, share: pathli
     assert (out.major, out.minor, out.length) == (7, abi.FUSE_KERNEL_MINOR_VERSION, 64)
     assert fuse.flags == WANTED
     assert out.max_readahead == 131_072
-    assert out.max_pages == 256 and out.max_write == 256 * 4096
+    assert out.max_pages == device.queues[REQUEST].size - 4 and out.max_write == out.max_pages * 4096
     assert 0 < out.congestion_threshold <= out.max_background
     assert (out.time_gran, out.map_alignment, out.request_timeout) == (1, 0, 0)
     assert out.unused == bytes(22)
@@ -198,25 +199,23 @@ def test_many_sessions_leave_nothing(fuse: FuseClient, share: pathlib.Path, daem
 
 # Without a session
 
-def test_requests_before_init_are_refused(device: VirtioFs, share: pathlib.Path, daemon: Daemon) -> None:
-    (share / "file").touch()
-    fuse = FuseClient(device)
-    for run in (lambda: fuse.getattr(ROOT), lambda: fuse.lookup(ROOT, "file"), lambda: fuse.mkdir(ROOT, "new"),
-                lambda: fuse.opendir(ROOT), fuse.statfs, lambda: fuse.unlink(ROOT, "file"), fuse.syncfs):
-        with refused(errno.EIO):
-            run()
-    assert os.listdir(share) == ["file"]
-    assert daemon.statistics()["inodes"] == 0
-
-
-def test_forgets_and_interrupts_before_init_are_ignored(device: VirtioFs, share: pathlib.Path) -> None:
-    fuse = FuseClient(device)
-    fuse.forget(ROOT)
-    fuse.forget(1 << 32 | 2, 5)
-    fuse.batch_forget([(ROOT, 1), (77, 1)])
-    fuse.interrupt(2)
-    fuse.init()
-    works(fuse, share)
+def test_before_any_init_requests_are_refused_and_forgets_and_interrupts_ignored(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon()
+    (daemon.share / "file").touch()
+    with VirtioFs(daemon.socket) as device:
+        fuse = FuseClient(device)
+        for run in (lambda: fuse.getattr(ROOT), lambda: fuse.lookup(ROOT, "file"), lambda: fuse.mkdir(ROOT, "new"),
+                    lambda: fuse.opendir(ROOT), fuse.statfs, lambda: fuse.unlink(ROOT, "file"), fuse.syncfs):
+            with refused(errno.EIO):
+                run()
+        assert os.listdir(daemon.share) == ["file"]
+        fuse.forget(ROOT)
+        fuse.forget(1 << 32 | 2, 5)
+        fuse.batch_forget([(ROOT, 1), (77, 1)])
+        fuse.interrupt(2)
+        assert daemon.statistics()["inodes"] == 0
+        fuse.init()
+        works(fuse, daemon.share)
 
 
 # Unknown and silent requests
@@ -358,14 +357,14 @@ def test_a_reply_without_room_for_its_header_is_none_and_nothing_is_done(fuse: F
 
 @pytest.mark.parametrize("queue_size, indirect, event_idx", [(4, True, True), (16, False, True), (256, False, False),
                                                              (8, True, False)])
-def test_replies_are_right_on_every_kind_of_ring(daemon: Daemon, queue_size: int, indirect: bool,
+def test_replies_are_right_on_every_kind_of_ring(connect: Connect, queue_size: int, indirect: bool,
                                                  event_idx: bool) -> None:
-    with VirtioFs(daemon.socket, queue_size=queue_size, indirect=indirect, event_idx=event_idx) as device, \
-            session(daemon, device) as fuse:
-        (daemon.share / "file").write_bytes(b"data")
-        for _ in range(3 * queue_size):
-            node = fuse.lookup(ROOT, "file").nodeid
-            fh = fuse.open(node).fh
-            assert fuse.read(node, fh, 0, 100) == b"data"
-            fuse.release(node, fh)
-        assert len(device.queues[REQUEST].in_flight) == 0
+    guest = connect(queue_size=queue_size, indirect=indirect, event_idx=event_idx)
+    fuse = guest.fuse
+    (guest.share / "file").write_bytes(b"data")
+    for _ in range(3 * queue_size):
+        node = fuse.lookup(ROOT, "file").nodeid
+        fh = fuse.open(node).fh
+        assert fuse.read(node, fh, 0, 100) == b"data"
+        fuse.release(node, fh)
+    assert guest.device.queues[REQUEST].in_flight == []
