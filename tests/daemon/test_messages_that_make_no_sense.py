@@ -251,6 +251,7 @@ def test_a_ring_is_not_started_before_it_is_set_up(patient: Daemon) -> None:
             before = patient.open_files()
             with pytest.raises(RefusedError):
                 connection.set_vring_kick(1, fds[0], ack=True)
+            assert patient.open_files() == before
             with pytest.raises(RefusedError):
                 connection.vring_kick(1, ack=True)
             assert patient.open_files() == before
