@@ -340,8 +340,6 @@ def test_a_daemon_that_is_not_root_refuses_to_create_for_others(tmp_path: pathli
         assert len(os.listdir(guest.share)) == len(CREATORS)
 
 
-@pytest.mark.xfail(strict=True, reason="caller_leave cannot become the daemon again: it drops the groups while it "
-                                       "lacks CAP_SETGID, and leaving uid 0 took the permitted capabilities")
 @pytest.mark.parametrize("uid, groups", [(1001, [2000]), (0, [])], ids=["a user with groups", "root"])
 def test_a_daemon_with_only_the_capabilities_for_it_survives_creating_for_others(tmp_path: pathlib.Path, uid: int,
                                                                                 groups: list[int]) -> None:

@@ -21,15 +21,10 @@ TABLE = {opcode: (name, flags) for opcode, name, flags in operations()}
 
 # What the protocol has and this daemon answers with ENOSYS, after which Linux does without it.
 NOT_OFFERED = {
-    Opcode.GETLK, Opcode.SETLK, Opcode.SETLKW,      # locks stay in the guest: INIT does not agree to them
     Opcode.BMAP,                                    # for swap files on block devices
-    Opcode.IOCTL,
     Opcode.POLL,                                    # files are always ready
     Opcode.NOTIFY_REPLY,                            # nothing is ever asked of the guest
     Opcode.SETUPMAPPING, Opcode.REMOVEMAPPING,      # no DAX window
-    Opcode.TMPFILE,
-    Opcode.STATX,
-    Opcode.COPY_FILE_RANGE_64,                      # Linux falls back to COPY_FILE_RANGE
 }
 
 # The size of what is fixed in each request, and of a fixed reply, as the protocol has them.
@@ -43,7 +38,9 @@ SIZES: dict[Opcode, tuple[int, int]] = {
     Opcode.READDIR: (40, 0), Opcode.RELEASEDIR: (24, 0), Opcode.FSYNCDIR: (16, 0), Opcode.ACCESS: (8, 0),
     Opcode.CREATE: (16, 144), Opcode.INTERRUPT: (8, 0), Opcode.DESTROY: (0, 0), Opcode.BATCH_FORGET: (8, 0),
     Opcode.FALLOCATE: (32, 0), Opcode.READDIRPLUS: (40, 0), Opcode.RENAME2: (16, 0), Opcode.LSEEK: (24, 8),
-    Opcode.COPY_FILE_RANGE: (56, 8), Opcode.SYNCFS: (8, 0),
+    Opcode.COPY_FILE_RANGE: (56, 8), Opcode.SYNCFS: (8, 0), Opcode.TMPFILE: (16, 144), Opcode.STATX: (24, 288),
+    Opcode.COPY_FILE_RANGE_64: (56, 8), Opcode.GETLK: (48, 24), Opcode.SETLK: (48, 0), Opcode.SETLKW: (48, 0),
+    Opcode.IOCTL: (32, 16),
 }
 
 def modifying(fuse: FuseClient, node: int, fh: int) -> dict[Opcode, Callable[[], object]]:
@@ -64,13 +61,15 @@ def modifying(fuse: FuseClient, node: int, fh: int) -> dict[Opcode, Callable[[],
         Opcode.FALLOCATE: lambda: fuse.fallocate(node, fh, 0, 100_000),
         Opcode.RENAME2: lambda: fuse.rename2(ROOT, "file", ROOT, "new"),
         Opcode.COPY_FILE_RANGE: lambda: fuse.copy_file_range(node, fh, 0, node, fh, 5, 4),
+        Opcode.COPY_FILE_RANGE_64: lambda: fuse.copy_file_range(node, fh, 0, node, fh, 5, 4, wide=True),
+        Opcode.TMPFILE: lambda: fuse.link(fuse.tmpfile(ROOT)[0].nodeid, ROOT, "new"),
     }
 
 
 MODIFYING = {
     Opcode.SETATTR, Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME, Opcode.LINK,
     Opcode.WRITE, Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.CREATE, Opcode.FALLOCATE, Opcode.RENAME2,
-    Opcode.COPY_FILE_RANGE,
+    Opcode.COPY_FILE_RANGE, Opcode.COPY_FILE_RANGE_64, Opcode.TMPFILE,
 }
 
 
@@ -99,9 +98,10 @@ def test_rows_come_in_order_and_with_known_flags() -> None:
 def test_flags_are_what_the_protocol_asks_for() -> None:
     assert flagged("silent") == {Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT}
     assert flagged("sessionless") == {Opcode.INIT, Opcode.DESTROY}
-    assert flagged("as-caller") == {Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.CREATE}
+    assert flagged("as-caller") == {Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.CREATE, Opcode.TMPFILE}
     assert flagged("modifies") == MODIFYING
-    assert {Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE, Opcode.COPY_FILE_RANGE} <= flagged("sleeps")
+    assert {Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE, Opcode.COPY_FILE_RANGE,
+            Opcode.COPY_FILE_RANGE_64, Opcode.SETLKW} <= flagged("sleeps")
 
 
 def test_what_is_not_offered_is_unknown(fuse: FuseClient) -> None:
@@ -139,7 +139,10 @@ def test_no_other_row_is_refused_on_a_read_only_share(connect: Connect) -> None:
     for opcode in set(SIZES) - MODIFYING - flagged("silent") - flagged("sessionless"):
         with during(opcode.name):
             reply = guest.fuse.call(opcode, ROOT, bytes(SIZES[opcode][0]), b"name\0", out_size=300, check=False)
-            assert error_of(reply) not in ("EROFS", "ENOSYS")
+            if opcode in (Opcode.GETLK, Opcode.SETLK, Opcode.SETLKW):
+                assert error_of(reply) == "ENOSYS"      # without an option locks stay in the guest
+            else:
+                assert error_of(reply) not in ("EROFS", "ENOSYS")
 
 
 def test_a_request_shorter_than_its_fixed_arguments_is_refused(fuse: FuseClient) -> None:
@@ -178,14 +181,16 @@ def test_only_what_acts_as_the_caller_has_extensions(fuse: FuseClient, daemon: D
             continue
         with during(opcode.name):
             name = opcode.name.encode() + b"\0"
-            body = bytes(size) + name + (b"target\0" if opcode == Opcode.SYMLINK else b"")
+            fixed = abi.CREATE_IN.pack(flags=os.O_RDWR, mode=0o644) if opcode == Opcode.TMPFILE else bytes(size)
+            body = fixed + name + (b"target\0" if opcode == Opcode.SYMLINK else b"")
             reply = fuse.call(opcode, ROOT, body, ext=groups_block([5]), out_size=300, check=False)
             if opcode in flagged("as-caller"):
                 assert not reply.error
                 fuse.lookups[abi.ENTRY_OUT.unpack(reply.data).nodeid] += 1
             else:
                 assert error_of(reply) == "EINVAL"
-    assert sorted(os.listdir(daemon.share)) == sorted(opcode.name for opcode in flagged("as-caller"))
+    named = flagged("as-caller") - {Opcode.TMPFILE}
+    assert sorted(os.listdir(daemon.share)) == sorted(opcode.name for opcode in named)
 
 
 def test_without_a_session_nothing_else_is_served(device: VirtioFs, daemon: Daemon) -> None:
