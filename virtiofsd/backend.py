@@ -182,9 +182,7 @@ class Backend:
             log.error("%s", error)
         finally:
             asyncio.get_running_loop().remove_reader(self.device.event_fd)
-            if self.backend_fd >= 0:
-                os.close(self.backend_fd)
-                self.backend_fd = -1
+            self._close_channel()
         return self.free()
 
     def free(self) -> bool:
@@ -265,12 +263,17 @@ class Backend:
     async def set_backend_req_fd(self, message: Message) -> None:
         if [self._kind(fd) for fd in message.fds] != ["socket"]:
             raise ProtocolError("it comes with one socket")
-        if self.backend_fd >= 0:
-            os.close(self.backend_fd)
+        self._close_channel()
         self.backend_fd = message.take_fd()
         for vring in self.vrings:
             if vring.started:
                 self._find_call(vring)
+
+    def _close_channel(self) -> None:
+        if self.backend_fd >= 0:
+            asyncio.get_running_loop().remove_writer(self.backend_fd)
+            os.close(self.backend_fd)
+            self.backend_fd = -1
 
     def _kind(self, fd: int) -> str:
         """What can be done with a descriptor of the front-end's: "eventfd", "socket", or "neither"."""

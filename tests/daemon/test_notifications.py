@@ -159,7 +159,6 @@ def test_a_ring_without_a_kick_descriptor_is_polled_until_it_gets_one(device: Vi
             answered(fuse, [ask(fuse)])
 
 
-@pytest.mark.xfail(strict=True, reason="set_call writes to the front-end's eventfd on the control plane's one thread")
 def test_a_call_descriptor_that_blocks_does_not_block_the_daemon(daemon: Daemon) -> None:
     """A blocking eventfd whose counter is full: who writes to it waits until the front-end likes to read."""
     full = os.eventfd(0, os.EFD_CLOEXEC)
@@ -284,7 +283,6 @@ def test_the_ends_of_rings_started_in_band_are_the_same(inband: VirtioFs) -> Non
     answered(fuse, [ticket])
 
 
-@pytest.mark.xfail(strict=True, reason="send_call drops a ring's message when those of other rings fill the channel")
 def test_a_channel_full_of_calls_loses_none_of_another_ring(inband: VirtioFs) -> None:
     fuse = FuseClient(inband)
     fuse.init(queue=2)

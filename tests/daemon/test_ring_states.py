@@ -368,7 +368,7 @@ def test_a_ring_whose_requests_hang_is_never_said_to_be_stopped(hanging: Hanging
     slow.expected.append("ending the device: FSYNC on vring 1 has not ended")
     assert closing_lines(slow)[0].startswith(
         "GET_VRING_BASE: stopping vring 1: FSYNC on vring 1 has not ended after 0.5 s")
-    wait_until(lambda: not slow.children_of("pool"), "the end of the thread that hung")
+    wait_until(lambda: not slow.children_of("data-plane"), "the end of the thread that hung")
 
 
 def test_a_daemon_ends_though_requests_hang(hanging: HangingMount, slow: Daemon) -> None:
