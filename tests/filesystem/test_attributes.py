@@ -332,6 +332,64 @@ def test_times_of_other_kinds(fuse: FuseClient, share: pathlib.Path, kind: str) 
     assert times(share / "name") == (100 * NANOSECOND, 200 * NANOSECOND)
 
 
+# Set-id bits and data
+
+KILL = abi.FATTR_KILL_SUIDGID
+
+
+@needs_root
+@pytest.mark.parametrize("by", ["name", "handle"])
+@pytest.mark.parametrize("valid, mode, expected", [
+    (0, 0o6755, 0o6755), (KILL, 0o6755, 0o755), (KILL, 0o4700, 0o700), (KILL, 0o2745, 0o2745), (KILL, 0o644, 0o644)])
+def test_truncation_clears_set_id_bits_where_the_guest_asks_for_it(
+        fuse: FuseClient, share: pathlib.Path, by: str, valid: int, mode: int, expected: int) -> None:
+    """A set-group-id bit without the group's execute bit is no set-id bit."""
+    (share / "file").write_bytes(b"data")
+    (share / "file").chmod(mode)
+    nodeid = fuse.lookup(ROOT, "file").nodeid
+    fh = fuse.open(nodeid, os.O_RDWR).fh if by == "handle" else None
+    for _ in range(2):      # the thread that serves it does not remember
+        attr = fuse.setattr(nodeid, size=2, fh=fh, valid=valid)
+        assert stat.S_IMODE(attr.attr_mode) == stat.S_IMODE((share / "file").stat().st_mode) == expected
+        (share / "file").chmod(0o6755)
+        assert stat.S_IMODE(fuse.setattr(nodeid, size=2, fh=fh).attr_mode) == 0o6755
+        (share / "file").chmod(mode)
+
+
+# STATX
+
+@pytest.mark.parametrize("kind", [*KINDS, *(pytest.param(kind, marks=needs_root) for kind in DEVICES)])
+def test_statx_tells_what_getattr_does_and_the_time_of_birth(fuse: FuseClient, share: pathlib.Path, kind: str) -> None:
+    path = share / "name"
+    (KINDS | DEVICES)[kind](path)
+    os.utime(path, ns=(1_234_567_890_123_456_789, 987_654_321_000_000_001), follow_symlinks=False)
+    nodeid = fuse.lookup(ROOT, "name").nodeid
+    found, host = fuse.statx(nodeid), path.lstat()
+    assert (found.stat_ino, found.stat_size, found.stat_blocks, found.stat_mode, found.stat_nlink) == (
+        host.st_ino, host.st_size, host.st_blocks, host.st_mode, host.st_nlink)
+    assert (found.stat_uid, found.stat_gid, found.stat_blksize) == (host.st_uid, host.st_gid, host.st_blksize)
+    assert os.makedev(found.stat_rdev_major, found.stat_rdev_minor) == host.st_rdev
+    assert os.makedev(found.stat_dev_major, found.stat_dev_minor) == host.st_dev
+    for time in ("atime", "mtime", "ctime"):
+        nanoseconds = getattr(found, f"stat_{time}_tv_sec") * NANOSECOND + getattr(found, f"stat_{time}_tv_nsec")
+        assert nanoseconds == getattr(host, f"st_{time}_ns")
+    basic, birth = 0x7ff, 0x800
+    assert found.stat_mask & basic == basic
+    if found.stat_mask & birth:
+        assert abs(found.stat_btime_tv_sec - host.st_ctime) < 60
+    assert (found.attr_valid, found.attr_valid_nsec, found.flags) == (1, 0, 0)
+    assert found.stat_spare2 == bytes(112)
+
+
+def test_statx_with_other_masks_and_flags(fuse: FuseClient, share: pathlib.Path) -> None:
+    (share / "file").write_bytes(b"data")
+    nodeid = fuse.lookup(ROOT, "file").nodeid
+    for mask, flags in ((0, 0), (0xffffffff, 0), (0xfff, 0x2000), (0xfff, 0x4000), (0xfff, 0x1f)):
+        assert fuse.statx(nodeid, mask, flags).stat_size == 4
+    (share / "file").unlink()
+    assert fuse.statx(nodeid).stat_nlink == 0
+
+
 # What belongs together
 
 def test_nothing_asked_for_changes_nothing(fuse: FuseClient, share: pathlib.Path, dated: int) -> None:

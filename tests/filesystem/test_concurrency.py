@@ -373,8 +373,8 @@ def mappings(guest: Guest) -> int:
     return len(pathlib.Path(f"/proc/{guest.daemon.process.pid}/maps").read_text().splitlines())
 
 
-@pytest.mark.xfail(strict=True, reason="threads.threads_reap is only called when the device is closed: the threads of a "
-                                       "burst end, but their stacks and contexts stay")
+@pytest.mark.xfail(strict=True, reason="threads.threads_reap is only called when the device is closed: the stacks and "
+                                       "contexts of threads that have ended stay")
 def test_the_threads_of_a_burst_of_slow_requests_leave_nothing(connect: Connect) -> None:
     guest = connect(queue_size=256)
     entry, opened = guest.fuse.create(ROOT, "file")

@@ -368,6 +368,49 @@ def test_create_ignores_o_append_as_every_write_says_where_it_goes(fuse: FuseCli
     assert (share / "file").read_bytes() == b"01ab456789"
 
 
+# TMPFILE
+
+def test_tmpfile_is_a_file_without_a_name(fuse: FuseClient, share: pathlib.Path, daemon: Daemon) -> None:
+    entry, opened = fuse.tmpfile(ROOT, 0o640)
+    assert (entry.attr_nlink, entry.attr_size, entry.attr_mode) == (0, 0, stat.S_IFREG | 0o640)
+    assert os.listdir(share) == []
+    assert fuse.write(entry.nodeid, opened.fh, 0, b"data") == 4
+    assert fuse.read(entry.nodeid, opened.fh, 0, 10) == b"data"
+    assert fuse.getattr(entry.nodeid).attr_size == 4
+    fuse.release(entry.nodeid, opened.fh)
+    fuse.forget(entry.nodeid)
+    daemon.wait_for(inodes=0, inodes_closing=0, files_open=0, descriptors_cached=0)
+
+
+def test_tmpfile_can_be_given_a_name_unless_it_is_exclusive(fuse: FuseClient, share: pathlib.Path) -> None:
+    entry, opened = fuse.tmpfile(ROOT)
+    fuse.write(entry.nodeid, opened.fh, 0, b"data")
+    linked = fuse.link(entry.nodeid, ROOT, "file")
+    assert linked.nodeid == entry.nodeid and linked.attr_nlink == 1
+    assert (share / "file").read_bytes() == b"data"
+    entry, opened = fuse.tmpfile(ROOT, flags=os.O_RDWR | os.O_EXCL)
+    with refused(errno.ENOENT):
+        fuse.link(entry.nodeid, ROOT, "other")
+    assert os.listdir(share) == ["file"]
+
+
+@needs_root
+def test_tmpfile_belongs_to_the_caller_and_has_the_mode_that_is_left_by_the_umask(fuse: FuseClient) -> None:
+    entry, _ = fuse.tmpfile(ROOT, 0o666, umask=0o027, uid=1000, gid=2000)
+    assert (entry.attr_uid, entry.attr_gid, entry.attr_mode) == (1000, 2000, stat.S_IFREG | 0o640)
+    fuse.setattr(entry.nodeid, owner=5)     # the daemon is itself again
+
+
+def test_tmpfile_is_made_in_directories_and_to_be_written(fuse: FuseClient, share: pathlib.Path) -> None:
+    (share / "file").touch()
+    with refused(errno.ENOTDIR):
+        fuse.tmpfile(fuse.lookup(ROOT, "file").nodeid)
+    with refused(errno.EINVAL):
+        fuse.tmpfile(ROOT, flags=os.O_RDONLY)
+
+
+# Limits
+
 def test_names_of_255_bytes_are_created_and_longer_ones_refused(fuse: FuseClient, share: pathlib.Path) -> None:
     for creator in CREATORS:
         creator(fuse, ROOT, creator.__name__.ljust(255, "n"))
