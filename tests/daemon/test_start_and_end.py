@@ -29,6 +29,7 @@ from tests.daemon.support import (
     ask,
     closed,
     dismissed,
+    idle_files,
     resident_bytes,
     talking_to,
     visiting,
@@ -129,6 +130,7 @@ def test_a_socket_that_nobody_listens_on_any_more_is_replaced(start_daemon: Star
 
 
 def test_a_socket_of_another_is_not_removed_at_the_end(daemon: Daemon) -> None:
+    idle_files(daemon)    # by now it knows its own
     daemon.socket.unlink()
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(daemon.socket))
@@ -410,8 +412,7 @@ def test_nothing_is_left_of_a_front_end(daemon: Daemon) -> None:
             assert closed(device.connection)
 
     def left() -> tuple[list[str], int]:
-        wait_until(lambda: daemon.log.rstrip().endswith("waiting for a front-end"), "an idle daemon")
-        return daemon.open_files(), len(daemon.children_of(""))
+        return idle_files(daemon), len(daemon.children_of(""))
 
     visit()
     before, memory = left(), resident_bytes(daemon)
