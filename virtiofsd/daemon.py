@@ -14,6 +14,8 @@ from virtiofsd.listener import Listener
 from virtiofsd.options import NOFILE_LEAST, StartError, reason, shown
 
 NOFILE_WANTED = 1_000_000
+HANDLE_BYTES = 128  # the most that a file handle has (MAX_HANDLE_SZ)
+AT_EMPTY_PATH = 0x1000
 
 
 def raise_descriptor_limit(wanted: int | None) -> int:
@@ -56,11 +58,32 @@ def open_share(path: str) -> tuple[int, int]:
         raise StartError(f"/proc/self/fd: {reason(error)}; the daemon needs /proc") from error
 
 
+def check_file_handles(share: str) -> None:
+    """Raises StartError where files of the share cannot be opened by handle, and --inode-file-handles wants it."""
+    import ctypes  # which takes a while, and nobody else needs
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = (ctypes.c_uint32 * (2 + HANDLE_BYTES // 4))(HANDLE_BYTES)  # struct file_handle: size, type, bytes
+    mount_id = ctypes.c_int()
+    folder = os.open(share, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = libc.name_to_handle_at(folder, b"", handle, ctypes.byref(mount_id), AT_EMPTY_PATH)
+        opened = -1 if found < 0 else libc.open_by_handle_at(folder, handle, os.O_PATH | os.O_CLOEXEC)
+        if opened < 0:
+            raise StartError("--inode-file-handles mandatory: files of the share cannot be opened by handle: "
+                             + os.strerror(ctypes.get_errno()))
+        os.close(opened)
+    finally:
+        os.close(folder)
+
+
 def run(options: argparse.Namespace) -> int:
     """The daemon, from its options to its exit status. StartError where it cannot begin."""
     logging.set_up(options.log_level)
     descriptors = raise_descriptor_limit(options.rlimit_nofile)
     root_fd, proc_fd = open_share(options.shared_dir)
+    if options.inode_file_handles == "mandatory":
+        check_file_handles(options.shared_dir)
     # From here on there is something to clean up: signals wait for who handles them.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))
     listener = Listener.at(options.socket_path) if options.fd is None else Listener.on(options.fd)

@@ -74,6 +74,13 @@ def test_a_share_that_cannot_be_used_is_named_before_there_is_a_socket(place: pa
         assert not place.exists()
 
 
+def test_a_share_without_file_handles_is_refused_where_they_must_be_used(place: pathlib.Path) -> None:
+    result = run("--socket-path", place, "--shared-dir", "/proc", "--inode-file-handles", "mandatory")
+    refuses(result, "--inode-file-handles mandatory",
+            "files of the share cannot be opened by handle: Operation not supported")
+    assert not place.exists()
+
+
 def test_errors_of_the_start_are_told_whatever_the_log_level(place: pathlib.Path) -> None:
     refuses(run("--socket-path", place, "--shared-dir", "/absent", "--log-level", "off"),
             "--shared-dir /absent", "No such file or directory")
