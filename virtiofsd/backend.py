@@ -21,7 +21,7 @@ from virtiofsd.options import VRINGS_MAX
 from virtiofsd.settings import settings_of
 from virtiofsd.vhost_user_abi import BackRequest, FrontRequest
 from virtiofsd.vrings import Vring
-from virtiofsd.waiting import DrainTimeoutError, Waiter
+from virtiofsd.waiting import DrainTimeoutError, PeerLeftError, Waiter
 
 FEATURES = (
     virtio.VIRTIO_F_VERSION_1 | virtio.VIRTIO_F_INDIRECT_DESC | virtio.VIRTIO_F_EVENT_IDX
@@ -73,7 +73,7 @@ class Backend:
         self.queue_count = 1 + options.num_request_queues if options.num_request_queues else VRINGS_MAX
         self.device = Device(root_fd, proc_fd, settings_of(options), queues=self.queue_count, descriptors=descriptors,
                              pool_threads=POOL_THREADS)
-        self.waiter = Waiter(self.device, options.drain_timeout)
+        self.waiter = Waiter(self.device, options.drain_timeout, channel.peer_has_left)
         self.vrings = [Vring(self.device, self.waiter, index) for index in range(self.queue_count)]
         self.memory = GuestMemory(self.device, self.waiter, self.vrings)
         self.offered = PROTOCOL_FEATURES | (abi.VHOST_USER_PROTOCOL_F_CONFIG if options.tag else 0)
@@ -95,7 +95,10 @@ class Backend:
         while (message := await self.channel.receive()) is not None:
             spoken = True
             with message:
-                answer = await self._answer(message)
+                try:
+                    answer = await self._answer(message)
+                except PeerLeftError:
+                    break
             if answer is not None:
                 await self.channel.reply(message.request, answer)
             await asyncio.sleep(0)  # signals and the device are heard also while the peer never pauses
@@ -176,6 +179,7 @@ class Backend:
             self.device.run_queue(vring.index, False)
         self.device.stop()
         self.waiter.timeout = min(CLOSE_SECONDS, self.options.drain_timeout)
+        self.waiter.peer_has_left = lambda: False  # whom nobody answers any more anyway
         try:
             await self.waiter.until(lambda: self._ended, "ending the device")
         except DrainTimeoutError as error:

@@ -157,5 +157,14 @@ class Channel:
             except (BrokenPipeError, ConnectionResetError):
                 return  # the next receive says so
 
+    def peer_has_left(self) -> bool:
+        """Whether the connection has ended, with nothing more to read: to be asked while nobody reads."""
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+
     def close(self) -> None:
         self.socket.close()

@@ -15,12 +15,17 @@ class DrainTimeoutError(Exception):
     """Requests still hang in the host's file system after all the time that there was for them."""
 
 
+class PeerLeftError(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class Waiter:
     """Waits for conditions of one device. `heard` is called whenever its event descriptor was signalled."""
 
-    def __init__(self, device: Device, timeout: float) -> None:
+    def __init__(self, device: Device, timeout: float, peer_has_left: Callable[[], bool]) -> None:
         self.device = device
         self.timeout = timeout  # seconds
+        self.peer_has_left = peer_has_left
         self._heard = asyncio.Event()
         self._waiting = 0
 
@@ -28,7 +33,7 @@ class Waiter:
         self._heard.set()
 
     async def until(self, condition: Callable[[], bool], what: str, vring: int | None = None) -> None:
-        """Returns once the condition holds; raises DrainTimeoutError. `what` names the wait in the log.
+        """Returns once the condition holds; raises DrainTimeoutError, PeerLeftError. `what` names the wait in the log.
 
         `vring`: the one whose requests are waited for; None: it could be any.
         """
@@ -42,6 +47,8 @@ class Waiter:
         try:
             while not condition():
                 waited = loop.time() - start
+                if self.peer_has_left():
+                    raise PeerLeftError
                 if waited > self.timeout:
                     raise DrainTimeoutError(f"{what}: {self._busy(vring)} not ended after {waited:.1f} s")
                 if loop.time() > reminder:

@@ -28,6 +28,7 @@ from tests.daemon.support import (
     not_answered,
     wait_for_line,
     wait_until,
+    was_read,
 )
 from tests.running import SECONDS, Daemon
 from virtiofsd import vhost_user_abi as abi
@@ -369,6 +370,23 @@ def test_a_ring_whose_requests_hang_is_never_said_to_be_stopped(hanging: Hanging
     assert closing_lines(slow)[0].startswith(
         "GET_VRING_BASE: stopping vring 1: FSYNC on vring 1 has not ended after 0.5 s")
     wait_until(lambda: not slow.children_of("data-plane"), "the end of the thread that hung")
+
+
+def test_a_front_end_that_dies_while_a_ring_is_being_stopped_is_not_waited_for(
+        hanging: HangingMount, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(share=hanging.path)
+    with VirtioFs(daemon.socket) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        with hanging.hang(Opcode.FSYNC):
+            submit_fsync(fuse)
+            hanging.wait_for_held()
+            device.connection.send(FrontRequest.GET_VRING_BASE, abi.VRING_STATE.pack(index=QUEUE))
+            was_read(device.connection)
+            before = daemon.open_files()
+            device.connection.close()
+            wait_until(lambda: len(daemon.open_files()) < len(before), "the end of the connection")
+    assert daemon.process.wait(SECONDS) == 0
 
 
 def test_a_daemon_ends_though_requests_hang(hanging: HangingMount, slow: Daemon) -> None:
