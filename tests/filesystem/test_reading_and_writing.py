@@ -220,7 +220,8 @@ def test_a_host_that_shrinks_and_extends_a_file_all_the_time(fuse: FuseClient, s
     host.start()
     try:
         for _ in range(300):
-            assert set(fuse.read(*file, 0, 300_000)) <= {0x5a}
+            # Zeros are what a host's own reader finds, too, of a page that is being cut.
+            assert set(fuse.read(*file, 0, 300_000)) <= {0x5a, 0}
     finally:
         ended.set()
         host.join()
@@ -640,8 +641,8 @@ def test_what_asks_for_nothing_leaves_set_id_bits_alone(fuse: FuseClient, share:
     """Whatever the thread that serves it did before: a cut of much, that clears them, is served by the same ones."""
     (share / "program").write_bytes(b"data")
     program, large = opened(fuse, "program"), fuse.create(ROOT, "large")
-    for _ in range(10):
-        os.truncate(share / "large", 64 << 20)
+    for _ in range(100):
+        os.truncate(share / "large", 8 * MIB)
         fuse.setattr(large[0].nodeid, size=0, valid=abi.FATTR_KILL_SUIDGID)
         (share / "program").chmod(0o6755)
         if operation == "FALLOCATE":
