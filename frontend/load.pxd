@@ -31,7 +31,10 @@ cdef struct op_t:
     transfer_t saves[REGISTERS]
     transfer_t patches[REGISTERS]
 
+cdef struct load_t
+
 cdef struct slot_t:
+    load_t *load
     uint8_t *request
     uint64_t request_gpa
     uint8_t *reply
@@ -52,7 +55,8 @@ cdef struct load_t:
     uint32_t cycle
     const uint8_t *program
     slot_t *slots
-    slot_t **by_head
+    slot_t **heads              # by the ring's heads
+    slot_t **by_head            # the same, or those of the load that shares its ring with this one
     uint32_t depth
     piece_t *pieces
     bint indirect
@@ -60,6 +64,8 @@ cdef struct load_t:
     bint publish_each
     uint64_t gap
     # The run
+    load_t *follower            # which ends `linger` after this one
+    uint64_t linger
     uint64_t deadline
     uint64_t limit              # operations to start, rounded up to whole cycles
     uint64_t timeout
@@ -89,8 +95,11 @@ cdef class Generator:
     cdef Virtqueue queue
     cdef object memory
     cdef list taken
+    cdef tuple counted           # the ring's counters when the run began
     cdef bytes program
     cdef bint running
 
     cdef _read_ops(self, ops)
     cdef _place_slots(self, ops)
+    cdef _begin(self, uint64_t limit, double timeout, slot_t **heads)
+    cdef _result(self, uint64_t nanoseconds, uint64_t used_cpu)

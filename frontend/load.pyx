@@ -22,7 +22,9 @@ cdef enum:
     NO_CHECK = 0
     CHECK_WORD = 1
     CHECK_PATTERN = 2
+    CHECK_DATA = 3
     MAX_PAGES = 4096
+    EDGE_PAGES = 8      # of a transfer: the data is the device's to move, and the time for it not ours to use up
 
 cdef uint64_t PATTERN_FACTOR = 0x9e3779b97f4a7c15ULL
 cdef uint64_t PATTERN_ADDEND = 0x2545f4914f6cdd1dULL
@@ -57,9 +59,19 @@ cdef inline uint32_t pages_of(uint32_t length) noexcept nogil:
     return (length + PAGE - 1) / PAGE
 
 
+cdef inline uint32_t page_step(uint32_t length) noexcept nogil:
+    """One page of so many has its edges written and checked."""
+    return (pages_of(length) + EDGE_PAGES - 1) / EDGE_PAGES
+
+
+cdef inline uint32_t first_page(uint32_t length, uint64_t offset) noexcept nogil:
+    """A transfer further on in the file begins with another page, and the same one with the same."""
+    return <uint32_t>(offset / length % page_step(length)) if length else 0
+
+
 cdef void edge_words(slot_t *slot, uint32_t length, uint64_t offset, bint poison) noexcept nogil:
-    """Writes the first and last word of each page: the pattern, or its complement, which no good reply has."""
-    cdef uint32_t done = 0, piece, last
+    """Writes the first and last word of some pages: the pattern, or its complement, which no good reply has."""
+    cdef uint32_t done = first_page(length, offset) * PAGE, step = page_step(length) * PAGE, piece, last
     cdef uint8_t *page
     cdef uint64_t flip = ~<uint64_t>0 if poison else 0
     while done + 8 <= length:
@@ -68,11 +80,11 @@ cdef void edge_words(slot_t *slot, uint32_t length, uint64_t offset, bint poison
         last = (piece - 8) & ~<uint32_t>7
         store_word(page, pattern_word(offset + done) ^ flip)
         store_word(page + last, pattern_word(offset + done + last) ^ flip)
-        done += piece
+        done += step
 
 
 cdef bint edges_match(slot_t *slot, uint32_t length, uint64_t offset) noexcept nogil:
-    cdef uint32_t done = 0, piece, last
+    cdef uint32_t done = first_page(length, offset) * PAGE, step = page_step(length) * PAGE, piece, last
     cdef uint8_t *page
     while done + 8 <= length:
         piece = min(length - done, <uint32_t>PAGE)
@@ -82,7 +94,7 @@ cdef bint edges_match(slot_t *slot, uint32_t length, uint64_t offset) noexcept n
             return False
         if load_word(page + last) != pattern_word(offset + done + last):
             return False
-        done += piece
+        done += step
     return True
 
 
@@ -140,6 +152,8 @@ cdef int begin(load_t *load, slot_t *slot) noexcept nogil:
         edge_words(slot, op.data, op.offset, False)
     elif op.check == CHECK_PATTERN:
         edge_words(slot, op.out_data, op.offset, True)
+    elif op.check == CHECK_DATA:
+        store_word(slot.pages[0], ~op.check_value)
     count = frame(load, slot, op)
     slot.started = now()
     head = ring_add(load.ring, load.pieces, count, load.indirect and count > 1)
@@ -182,6 +196,8 @@ cdef void check(load_t *load, slot_t *slot, uint32_t used) noexcept nogil:
         if load_word(slot.reply + sizeof(header) + op.check_at) != op.check_value:
             load.wrong_data += 1
     elif op.check == CHECK_PATTERN and not edges_match(slot, length - op.out_args, op.offset):
+        load.wrong_data += 1
+    elif op.check == CHECK_DATA and load_word(slot.pages[0]) != op.check_value:
         load.wrong_data += 1
     for i in range(op.num_saves):
         slot.registers[op.saves[i].register_] = load_word(slot.reply + sizeof(header) + op.saves[i].at)
@@ -229,9 +245,8 @@ cdef void pause_between(load_t *load, uint64_t since) noexcept nogil:
         time = now()
 
 
-cdef int finish(load_t *load, uint32_t head, uint32_t used, uint64_t time) noexcept nogil:
+cdef int finish(load_t *load, slot_t *slot, uint32_t used, uint64_t time) noexcept nogil:
     """One returned request: checked, counted, and the slot's next one sent."""
-    cdef slot_t *slot = load.by_head[head]
     load.in_flight -= 1
     load.done += 1
     sample(load, time - slot.started)
@@ -241,6 +256,8 @@ cdef int finish(load_t *load, uint32_t head, uint32_t used, uint64_t time) noexc
     slot.left -= 1
     if slot.left or take_cycle(load, slot, time):
         return begin(load, slot)
+    if load.follower and not load.in_flight:
+        load.follower.deadline = min(load.follower.deadline, time + load.linger)
     return 0
 
 
@@ -263,34 +280,46 @@ cdef int idle(load_t *load, uint64_t progress) noexcept nogil:
     return 0
 
 
-cdef int run(load_t *load) noexcept nogil:
-    """Everything from the first request to the last reply."""
-    cdef uint32_t head = 0, used = 0, i
+cdef int run(load_t **loads, uint32_t count) noexcept nogil:
+    """Everything from the first request to the last reply, of loads that share this thread."""
+    cdef load_t *load
+    cdef slot_t *slot
+    cdef uint32_t head = 0, used = 0, i, j
     cdef uint64_t time = now(), progress = time
+    cdef bint moved, flying
     cdef int result
-    if not load.sleeping:
-        ring_quiet(load.ring)
-    for i in range(load.depth):
-        if take_cycle(load, load.slots + i, time):
-            result = begin(load, load.slots + i)
+    for i in range(count):
+        load = loads[i]
+        if not load.sleeping:
+            ring_quiet(load.ring)
+        for j in range(load.depth):
+            if take_cycle(load, load.slots + j, time):
+                result = begin(load, load.slots + j)
+                if result < 0:
+                    return result
+    while True:
+        moved = flying = False
+        for i in range(count):
+            load = loads[i]
+            result = ring_pop(load.ring, &head, &used)
+            if result > 0:
+                time = progress = now()
+                slot = load.by_head[head]
+                result = finish(slot.load, slot, used, time)
+                moved = True
+            elif result == 0 and load.unpublished:
+                result = show(load)
+                moved = True
             if result < 0:
                 return result
-    while load.in_flight or load.unpublished:
-        result = ring_pop(load.ring, &head, &used)
-        if result < 0:
+            flying |= load.in_flight > 0
+        if moved:
+            continue
+        if not flying:
+            return 0
+        result = idle(loads[0], progress)
+        if result < 0 or loads[0].stalled:
             return result
-        if result:
-            time = progress = now()
-            result = finish(load, head, used, time)
-        elif load.unpublished:
-            result = show(load)
-        else:
-            result = idle(load, progress)
-            if load.stalled:
-                return 0
-        if result < 0:
-            return result
-    return 0
 
 
 cdef class Generator:
@@ -318,11 +347,11 @@ cdef class Generator:
         self.load.unique = FIRST_UNIQUE
         self.load.ops = <op_t *>calloc(len(ops), sizeof(op_t))
         self.load.slots = <slot_t *>calloc(depth, sizeof(slot_t))
-        self.load.by_head = <slot_t **>calloc(queue.ring.size, sizeof(slot_t *))
+        self.load.heads = <slot_t **>calloc(queue.ring.size, sizeof(slot_t *))
         self.load.pieces = <piece_t *>calloc(MAX_PAGES + 4, sizeof(piece_t))
         self.load.capacity = samples
         self.load.samples = <uint32_t *>calloc(samples, sizeof(uint32_t))
-        if not (self.load.ops and self.load.slots and self.load.by_head and self.load.pieces and self.load.samples):
+        if not (self.load.ops and self.load.slots and self.load.heads and self.load.pieces and self.load.samples):
             raise MemoryError
         self._read_ops(ops)
         self._place_slots(ops)
@@ -335,7 +364,7 @@ cdef class Generator:
                 free(self.load.slots[i].pages_gpa)
         free(self.load.slots)
         free(<void *>self.load.ops)
-        free(self.load.by_head)
+        free(self.load.heads)
         free(self.load.pieces)
         free(self.load.samples)
 
@@ -374,6 +403,8 @@ cdef class Generator:
                 if register >= REGISTERS or offset + 8 > len(source.request):
                     raise ValueError(f"register {register} cannot be put at offset {offset}")
                 op.patches[i].at, op.patches[i].register_ = offset, register
+            if source.check == CHECK_DATA and source.out_data < 8:
+                raise ValueError("no data to check a word of")
             if source.check == CHECK_WORD and source.check_at + 8 > source.out_args:
                 raise ValueError(f"no word to check at offset {source.check_at}")
             op += 1
@@ -390,6 +421,7 @@ cdef class Generator:
         count = -(-max(max(op.data, op.out_data) for op in ops) // 4096)
         for i in range(self.load.depth):
             slot = self.load.slots + i
+            slot.load = &self.load
             slot.request_gpa = self.memory.alloc(largest, 64)
             self.taken.append(slot.request_gpa)
             slot.request = <uint8_t *><uintptr_t>self.memory.host(slot.request_gpa, largest)
@@ -405,52 +437,39 @@ cdef class Generator:
                 slot.pages_gpa[j] = page
                 slot.pages[j] = <uint8_t *><uintptr_t>self.memory.host(page, PAGE)
 
-    def run(self, *, int64_t count=0, double seconds=0.0, double timeout=10.0, cpu=None):
+    def run(self, *, count=0, seconds=0.0, timeout=10.0, cpu=None):
         """Runs `count` operations, `seconds`, or whichever ends first; returns a Result. Releases the GIL.
 
         A reply that does not come in `timeout` ends the run, `stalled`; the queue is then not fit for further use.
         `cpu` is where the calling thread runs meanwhile: wake-ups within a CPU and across cost very different times.
         """
+        return run_in_one_thread([self], counts=[count], seconds=seconds, timeout=timeout, cpu=cpu)[0]
+
+    cdef _begin(self, uint64_t limit, double timeout, slot_t **heads):
         cdef load_t *load = &self.load
-        cdef uint64_t begun, ended, used_cpu, kicks, saved, calls, wake_ups, pending = 0
-        if count <= 0 and seconds <= 0:
-            raise ValueError("a run needs a count or a time")
-        if self.running:
-            raise RuntimeError("the generator is running")
-        if load.stalled or load.ring_error or self.queue.in_flight:
-            raise RuntimeError("the queue has requests in flight")
-        self.running = True
-        load.limit = <uint64_t>count if count > 0 else ~<uint64_t>0
+        cdef uint64_t pending = 0
+        load.by_head = heads
+        load.follower = NULL
+        load.linger = 0
+        load.limit = limit
         load.timeout = <uint64_t>(timeout * 1e9)
         load.started = load.done = load.data_bytes = load.num_samples = 0
         load.wrong_header = load.wrong_length = load.wrong_error = load.wrong_data = 0
         load.stride = load.until_sample = 1
-        kicks, saved = load.ring.kicks_written, load.ring.kicks_saved
-        calls, wake_ups = load.ring.calls_received, load.ring.wake_ups
-        affinity = os.sched_getaffinity(0)
-        try:
-            if cpu is not None:
-                os.sched_setaffinity(0, {cpu})
-            with nogil:
-                if load.ring.call_fd >= 0:      # calls for what was before do not count
-                    read(load.ring.call_fd, &pending, sizeof(pending))
-                    pending = 0
-                used_cpu = clock_now(CLOCK_THREAD_CPUTIME_ID)
-                begun = now()
-                load.deadline = begun + <uint64_t>(seconds * 1e9) if seconds > 0 else ~<uint64_t>0
-                load.ring_error = run(load)
-                ended = now()
-                used_cpu = clock_now(CLOCK_THREAD_CPUTIME_ID) - used_cpu
-                if load.ring.call_fd >= 0 and read(load.ring.call_fd, &pending, sizeof(pending)) > 0:
-                    load.ring.calls_received += pending
-        finally:
-            os.sched_setaffinity(0, affinity)
-            self.running = False
-            store_relaxed32(&load.stop, 0)
+        if load.ring.call_fd >= 0:      # calls for what was before do not count
+            read(load.ring.call_fd, &pending, sizeof(pending))
+        self.counted = load.ring.kicks_written, load.ring.kicks_saved, load.ring.calls_received, load.ring.wake_ups
+
+    cdef _result(self, uint64_t nanoseconds, uint64_t used_cpu):
+        cdef load_t *load = &self.load
+        cdef uint64_t pending = 0
+        if load.ring.call_fd >= 0 and read(load.ring.call_fd, &pending, sizeof(pending)) > 0:
+            load.ring.calls_received += pending
+        kicks, saved, calls, wake_ups = self.counted
         latencies = array("I")
         latencies.frombytes((<char *>load.samples)[:load.num_samples * sizeof(uint32_t)])
         return operations.Result(
-            operations=load.done, seconds=(ended - begun) / 1e9, cpu_seconds=used_cpu / 1e9,
+            operations=load.done, seconds=nanoseconds / 1e9, cpu_seconds=used_cpu / 1e9,
             wrong_header=load.wrong_header, wrong_length=load.wrong_length, wrong_error=load.wrong_error,
             wrong_data=load.wrong_data, data_bytes=load.data_bytes, kicks=load.ring.kicks_written - kicks,
             kicks_saved=load.ring.kicks_saved - saved, calls=load.ring.calls_received - calls,
@@ -469,6 +488,66 @@ cdef class Generator:
             self.memory.free(self.taken.pop())
         self.load.limit = 0
         self.load.ring_error = -1
+
+
+def run_in_one_thread(generators, *, counts=None, double seconds=0.0, linger=None, double timeout=10.0, cpu=None):
+    """Runs several generators in the calling thread, from one moment; their Results in order. Releases the GIL.
+
+    They share a queue, or spin. `counts` has one for each, 0 for no limit. With `linger` the first generator stops
+    that many seconds after the second has nothing left to do: it shows how others fare beside something slow.
+    """
+    cdef Generator generator
+    cdef uint32_t count = <uint32_t>len(generators), i
+    cdef load_t **loads
+    cdef uint64_t begun, ended, used_cpu
+    cdef int error
+    limits = [0] * count if counts is None else list(counts)
+    first_of = {}       # of each queue
+    for i, generator in enumerate(generators):
+        if limits[i] <= 0 and seconds <= 0 and (i or linger is None):
+            raise ValueError("a run needs a count or a time")
+        if generator.running:
+            raise RuntimeError("the generator is running")
+        if generator.load.stalled or generator.load.ring_error or generator.queue.in_flight:
+            raise RuntimeError("the queue has requests in flight")
+        first_of.setdefault(generator.queue, generator)
+    if len(first_of) > 1 and any((<Generator>each).load.sleeping for each in generators):
+        raise ValueError("generators of several queues in one thread cannot sleep")
+    if linger is not None and count != 2:
+        raise ValueError("one generator lingers after one other")
+    affinity = os.sched_getaffinity(0)
+    loads = <load_t **>calloc(count, sizeof(load_t *))
+    if not loads:
+        raise MemoryError
+    try:
+        for i, generator in enumerate(generators):
+            generator.running = True
+            loads[i] = &generator.load
+            generator._begin(limits[i] if limits[i] > 0 else ~<uint64_t>0, timeout,
+                             (<Generator>first_of[generator.queue]).load.heads)
+        if linger is not None:
+            loads[1].follower = loads[0]
+            loads[1].linger = <uint64_t>(linger * 1e9)
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+        with nogil:
+            used_cpu = clock_now(CLOCK_THREAD_CPUTIME_ID)
+            begun = now()
+            for i in range(count):
+                loads[i].deadline = begun + <uint64_t>(seconds * 1e9) if seconds > 0 else ~<uint64_t>0
+            error = run(loads, count)
+            ended = now()
+            used_cpu = clock_now(CLOCK_THREAD_CPUTIME_ID) - used_cpu
+        for i in range(count):
+            loads[i].ring_error = error
+            loads[i].stalled = loads[i].in_flight > 0
+        return [(<Generator>each)._result(ended - begun, used_cpu) for each in generators]
+    finally:
+        os.sched_setaffinity(0, affinity)
+        for generator in generators:
+            generator.running = False
+            store_relaxed32(&generator.load.stop, 0)
+        free(loads)
 
 
 def run_together(generators, *, cpus=None, **how):

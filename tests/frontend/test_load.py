@@ -7,8 +7,10 @@ import pytest
 from frontend.back_end import BackEnd
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
-from frontend.load import Generator, run_together
+from frontend.load import Generator, run_in_one_thread, run_together
 from frontend.operations import (
+    CHECK_DATA,
+    Op,
     create_unlink_cycle,
     cycles,
     forget_op,
@@ -82,6 +84,41 @@ def test_generators_run_together_on_their_queues(client: FuseClient) -> None:
     stats = Generator(client.device.queues[1], [getattr_op(1)], depth=2)
     results = run_together([forgets, stats], count=500)
     assert all(result.good and result.operations == 500 for result in results)
+
+
+def test_one_thread_drives_several_generators(client: FuseClient) -> None:
+    node = client.lookup(1, "f").nodeid
+    forgets = Generator(client.device.queues[0], [forget_op(node, 0)], sleeping=False)
+    stats = Generator(client.device.queues[1], [getattr_op(1)], depth=2, sleeping=False)
+    results = run_in_one_thread([forgets, stats], counts=[300, 500])
+    assert [result.operations for result in results] == [300, 500] and all(result.good for result in results)
+
+
+@pytest.mark.parametrize("sleeping", [True, False])
+def test_one_generator_goes_on_as_long_as_another_on_its_queue(client: FuseClient, sleeping: bool) -> None:
+    queue = client.device.queues[1]
+    node = client.lookup(1, "f").nodeid
+    fh = client.open(node).fh
+    stats = Generator(queue, [getattr_op(1, client.getattr(1).attr_ino)], sleeping=sleeping)
+    beside = Generator(queue, reads(node, fh, 4096, 1 << 20), depth=3, sleeping=sleeping)
+    result, others = run_in_one_thread([stats, beside], counts=[0, 256], linger=0.05)
+    assert result.good and others.good and others.operations == 256
+    assert result.operations > 0 and result.seconds > 0.05
+    assert beside.run(count=10).good and stats.run(count=10).good
+
+
+def test_the_first_word_of_data_is_checked(client: FuseClient) -> None:
+    node = client.lookup(1, "f").nodeid
+    fh = client.open(node).fh
+    plain = read_op(node, fh, 4096, 4096, check=False)
+    word = int.from_bytes(pattern(4096, 8), "little")
+
+    def checked(value: int) -> Op:
+        return Op(plain.request, out_data=4096, least=4096, most=4096, check=CHECK_DATA, check_value=value)
+
+    queue = client.device.queues[1]
+    assert Generator(queue, [checked(word)]).run(count=10).good
+    assert Generator(queue, [checked(word + 1)]).run(count=10).wrong_data == 10
 
 
 def test_a_dead_back_end_stalls_the_run(client: FuseClient, reference: BackEnd) -> None:
