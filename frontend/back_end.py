@@ -4,9 +4,12 @@ import os
 import pathlib
 import signal
 import subprocess
+import time
 from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import BinaryIO, Self
+
+CPUCLOCK_SCHED = 2
 
 
 class BackEnd:
@@ -43,9 +46,8 @@ class BackEnd:
         return self.process.poll() is None
 
     def cpu_seconds(self) -> float:
-        """User and system time that the process has used."""
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time that the process has used, to the nanosecond; of threads that have ended, too."""
+        return time.clock_gettime(~self.process.pid << 3 | CPUCLOCK_SCHED)      # as clock_getcpuclockid(3) makes it
 
     def stop(self) -> int:
         """Ends it with SIGTERM, with SIGKILL where that does not help; the exit status."""

@@ -17,7 +17,7 @@ from frontend.fuse_transport import name
 
 PATTERN_FACTOR = 0x9e3779b97f4a7c15
 PATTERN_ADDEND = 0x2545f4914f6cdd1d
-NO_CHECK, CHECK_WORD, CHECK_PATTERN = 0, 1, 2
+NO_CHECK, CHECK_WORD, CHECK_PATTERN, CHECK_DATA = 0, 1, 2, 3
 
 
 def pattern(offset: int, length: int) -> bytes:
@@ -33,8 +33,10 @@ class Op:
 
     `request` is header and small arguments; the generator fills in `unique`. `data` bytes follow from pages, with the
     pattern of `offset`. The reply has `out_args` small bytes and room for `out_data` in pages; a good one has between
-    `least` and `most` bytes and the error `error`. `saves` are (offset in the small reply, register): 8 bytes kept for
-    the rest of the cycle, and put into a later request by its `patches`, (offset in the request, register).
+    `least` and `most` bytes and the error `error`. CHECK_WORD compares 8 bytes of the small reply, CHECK_DATA the first
+    8 of the data, CHECK_PATTERN the edges of at most 8 of its pages, and a WRITE fills in no more. `saves` are (offset
+    in the small reply, register): 8 bytes kept for the rest of the cycle, and put into a later request by its
+    `patches`, (offset in the request, register).
     """
 
     request: bytes
@@ -118,13 +120,43 @@ def getattr_op(nodeid: int, ino: int | None = None) -> Op:
               check=NO_CHECK if ino is None else CHECK_WORD, check_at=16, check_value=ino or 0)
 
 
+def setattr_op(nodeid: int, valid: int, **values: int) -> Op:
+    """Sets the fields of setattr_in that FATTR bits in `valid` name."""
+    return Op(request(Opcode.SETATTR, nodeid, abi.SETATTR_IN.pack(valid=valid, **values)), out_args=abi.ATTR_OUT.size)
+
+
 def lookup_op(parent: int, child: str, ino: int | None = None, missing: bool = False) -> Op:
     return Op(request(Opcode.LOOKUP, parent, name(child)), out_args=abi.ENTRY_OUT.size, error=-2 if missing else 0,
               check=NO_CHECK if ino is None else CHECK_WORD, check_at=40, check_value=ino or 0)
 
 
+def negative_lookup_op(parent: int, child: str) -> Op:
+    """A LOOKUP of a missing name that is answered with an entry of node 0, which the guest may keep."""
+    return Op(request(Opcode.LOOKUP, parent, name(child)), out_args=abi.ENTRY_OUT.size, check=CHECK_WORD)
+
+
+def unlink_op(parent: int, child: str) -> Op:
+    return Op(request(Opcode.UNLINK, parent, name(child)))
+
+
 def forget_op(nodeid: int, count: int = 1) -> Op:
     return Op(request(Opcode.FORGET, nodeid, abi.FORGET_IN.pack(nlookup=count)), no_reply=True)
+
+
+def batch_forget_op(nodes: Iterable[tuple[int, int]]) -> Op:
+    pairs = list(nodes)
+    ones = [abi.FORGET_ONE.pack(nodeid=nodeid, nlookup=count) for nodeid, count in pairs]
+    return Op(request(Opcode.BATCH_FORGET, 0, abi.BATCH_FORGET_IN.pack(count=len(pairs)), *ones), no_reply=True)
+
+
+def fsync_op(nodeid: int, fh: int) -> Op:
+    return Op(request(Opcode.FSYNC, nodeid, abi.FSYNC_IN.pack(fh=fh)))
+
+
+def setlkw_op(nodeid: int, fh: int, owner: int, kind: int) -> Op:
+    """Waits for a lock of the whole file."""
+    body = abi.LK_IN.pack(fh=fh, owner=owner, lk_end=(1 << 63) - 1, lk_type=kind, lk_pid=1)
+    return Op(request(Opcode.SETLKW, nodeid, body))
 
 
 def read_op(nodeid: int, fh: int, offset: int, size: int, check: bool = True) -> Op:
@@ -135,7 +167,7 @@ def read_op(nodeid: int, fh: int, offset: int, size: int, check: bool = True) ->
 
 
 def write_op(nodeid: int, fh: int, offset: int, size: int, write_flags: int = 0) -> Op:
-    """A WRITE of pattern bytes, at the edges of each page; the reply's size is checked."""
+    """A WRITE with pattern bytes at the edges of some pages; the reply's size is checked."""
     body = abi.WRITE_IN.pack(fh=fh, offset=offset, size=size, write_flags=write_flags, flags=os.O_RDWR)
     head = abi.IN_HEADER.pack(len=HEADER + len(body) + size, opcode=Opcode.WRITE, nodeid=nodeid, pid=1)
     return Op(head + body, data=size, out_args=abi.WRITE_OUT.size, offset=offset, check=CHECK_WORD, check_value=size)
@@ -200,6 +232,20 @@ def readdir_cycle(nodeid: int, size: int = 32768, plus: bool = False) -> list[Op
                 out_data=size, least=1, most=size, patches=((REQUEST_FH, 0),))
     released = Op(request(Opcode.RELEASEDIR, nodeid, abi.RELEASE_IN.pack()), patches=((REQUEST_FH, 0),))
     return [opened, listed, released]
+
+
+def listing_cycle(nodeid: int, replies: Sequence[tuple[int, int, int]], size: int = 32768,
+                  plus: bool = False) -> list[Op]:
+    """A whole directory: OPENDIR, as many READDIR or READDIRPLUS as it takes, RELEASEDIR.
+
+    `replies` has for each its offset, the length of what must come, and its first 8 bytes; the last one is empty.
+    """
+    opened, _, released = readdir_cycle(nodeid, size, plus)
+    opcode = Opcode.READDIRPLUS if plus else Opcode.READDIR
+    return [opened, *(Op(request(opcode, nodeid, abi.READ_IN.pack(offset=offset, size=size)), out_data=size,
+                         least=length, most=length, check=CHECK_DATA if length else NO_CHECK, check_value=word,
+                         patches=((REQUEST_FH, 0),))
+                      for offset, length, word in replies), released]
 
 
 # Streams
