@@ -22,6 +22,7 @@ from tests.conftest import StartDaemon
 from tests.daemon.hanging import HangingMount
 from tests.daemon.support import (
     CLOSED,
+    MOMENT,
     answered,
     ask,
     closed,
@@ -357,6 +358,20 @@ def test_a_region_goes_when_the_requests_in_it_have_ended_and_no_later(
         assert device.connection.answer(FrontRequest.REM_MEM_REG).value == 0
         assert len(mapped_files(daemon)) == len(mapped) - 1
         assert device.wait(QUEUE) == [(head, OUT_HEADER.size)]
+
+
+def test_no_answer_is_lost_of_a_ring_whose_memory_goes(hanging: HangingMount, start_daemon: StartDaemon) -> None:
+    """It rests when what is in flight has been returned, though that has its buffers elsewhere."""
+    with hanging_in_a_region(start_daemon(share=hanging.path), hanging) as (device, fuse, _, head):
+        main = device.memory.regions[0]
+        device.connection.send(FrontRequest.REM_MEM_REG, bytes(8) + Connection.region(main),
+                               flags=abi.VHOST_USER_VERSION | abi.FLAG_NEED_REPLY)
+        assert not device.connection.readable(MOMENT)
+        hanging.let_go()
+        assert device.connection.answer(FrontRequest.REM_MEM_REG).value == 0
+        device.connection.add_mem_reg(main)
+        assert device.wait(QUEUE) == [(head, OUT_HEADER.size)]
+        answered(fuse, [ask(fuse)])
 
 
 def test_a_region_whose_requests_hang_is_never_said_to_be_gone(hanging: HangingMount, slow: Daemon) -> None:
