@@ -137,8 +137,8 @@ OPTIONS = (
            "QEMU and Cloud Hypervisor have an option of their own, and QEMU before 8.1 cannot stand this one"),
     Option("--sandbox", "MODE", sandbox, "none", "isolation of the daemon: none"),
     Option("--num-request-queues", "N", number(1, VRINGS_MAX - 1), None,
-           "most request queues that a front-end may use (default: as many as it likes, up to 255, and crosvm then makes "
-           "them all), and the number that a guest is told where the front-end leaves that to the daemon (default: the "
+           "most request queues that a front-end may use (default: as many as it likes, up to 255; crosvm makes them "
+           "all), and the number that a guest is told where the front-end leaves that to the daemon (default: the "
            "host's CPUs)"),
     Option("--readonly", None, None, False, "refuse every change of the share with EROFS"),
     Option("--cache", "POLICY", choice("never", "metadata", "auto", "always"), "auto",
