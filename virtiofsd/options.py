@@ -86,18 +86,15 @@ def seconds(word: str) -> float:
         value = float(word)
     except ValueError:
         raise ValueError("it is not a number of seconds") from None
-    if not 0 < value < 1e9:
+    if not 0 <= value < 1e9:
         raise ValueError("it is not a time that can be waited for")
     return value
 
 
-def timeout(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        raise ValueError("it is not a number of seconds") from None
-    if not 0 <= value < 1e9:
-        raise ValueError("it is not a time that can be waited for")
+def some_seconds(word: str) -> float:
+    value = seconds(word)
+    if not value:
+        raise ValueError("it is no time at all")
     return value
 
 
@@ -145,11 +142,11 @@ OPTIONS = (
            "what guests may cache: never anything; metadata, with every read and write going to the host; auto "
            "(default), for a second, and data over an open where the file has not changed; always, for shares that "
            "nobody else changes"),
-    Option("--entry-timeout", "SECONDS", timeout, None, "how long a guest may know a name (default: by --cache, 0, 1 or "
-           "86400)"),
-    Option("--attr-timeout", "SECONDS", timeout, None, "how long a guest may know attributes (default: by --cache); 0 "
+    Option("--entry-timeout", "SECONDS", seconds, None, "how long a guest may know a name (default: by --cache, 0, 1 "
+           "or 86400)"),
+    Option("--attr-timeout", "SECONDS", seconds, None, "how long a guest may know attributes (default: by --cache); 0 "
            "makes close-to-open consistency exact"),
-    Option("--negative-timeout", "SECONDS", timeout, None, "how long a guest may know that a name does not exist "
+    Option("--negative-timeout", "SECONDS", seconds, None, "how long a guest may know that a name does not exist "
            "(default: by --cache)"),
     Option("--writeback", None, None, False, "let guests delay writes in their page cache; for shares that nobody else "
            "changes"),
@@ -164,16 +161,17 @@ OPTIONS = (
     Option("--xattr", None, None, False, "extended attributes"),
     Option("--xattrmap", "RULES", xattrmap, (), "rules for the names of extended attributes (implies --xattr), such as "
            ":map::user.virtiofs.:"),
-    Option("--posix-acl", "WANTED", WANTED, "never", "POSIX ACLs (implies --xattr): never (default), auto, where the guest "
-           "has them, or always, else no guest", bare="always"),
+    Option("--posix-acl", "WANTED", WANTED, "never", "POSIX ACLs (implies --xattr): never (default), auto, where the "
+           "guest has them, or always, else no guest", bare="always"),
     Option("--security-label", "WANTED", WANTED, "never", "security labels of new files (implies --xattr): never "
            "(default), auto or always", bare="always"),
     Option("--killpriv-v2", None, None, True, "clear set-id bits when the guest asks for it (default)",
            opposite="--no-killpriv-v2"),
-    Option("--posix-lock", None, None, False, "POSIX locks reach the host, and exclude other guests and host processes"),
+    Option("--posix-lock", None, None, False, "POSIX locks reach the host, and exclude other guests and host "
+           "processes"),
     Option("--flock", None, None, False, "BSD locks reach the host"),
-    Option("--max-blocked-locks", "N", number(1, 1 << 20), 1024, "how many requests may wait for a lock; more get ENOLCK "
-           "(default: 1024)"),
+    Option("--max-blocked-locks", "N", number(1, 1 << 20), 1024, "how many requests may wait for a lock; more get "
+           "ENOLCK (default: 1024)"),
     Option("--preserve-noatime", None, None, False, "pass O_NOATIME of guests on to the host"),
     Option("--translate-uid", "RANGE", translation, [], "translate user ids between guest and host: "
            "guest|host|map|squash-guest|squash-host:SOURCE:TARGET:COUNT or forbid-guest:BASE:COUNT; may be repeated",
@@ -184,7 +182,7 @@ OPTIONS = (
     Option("--rlimit-nofile", "N", number(0, 1 << 30), None,
            "most file descriptors of the daemon, from 256 (default: 1000000 or what the system allows, 0: leave the "
            "limit as it is)"),
-    Option("--drain-timeout", "SECONDS", seconds, 60.0,
+    Option("--drain-timeout", "SECONDS", some_seconds, 60.0,
            "how long a stop of the device waits for requests that hang in the host's file system, before the "
            "connection is closed (default: 60)"),
     Option("--log-level", "LEVEL", choice(*LEVELS), "info", f"{', '.join(LEVELS)} (default: info)"),
@@ -199,7 +197,7 @@ class Parser(argparse.ArgumentParser):
 class Collect(argparse.Action):
     """Notes (option, word) in the order of the command line; the word of an option without one is None."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,  # noqa: ARG002
                  option_string: str | None = None) -> None:
         namespace.given.append((option_string, None if values == [] else values))
 
@@ -268,8 +266,8 @@ def check(values: argparse.Namespace) -> None:
         except ValueError as error:
             raise OptionError(f"--{name.replace('_', '-')}: {error}") from None
     if (values.translate_uid or values.translate_gid) and values.posix_acl != "never":
-        raise OptionError("--posix-acl and --translate-uid or --translate-gid exclude each other: ids in ACLs would not "
-                          "be translated")
+        raise OptionError("--posix-acl and --translate-uid or --translate-gid exclude each other: ids in ACLs would "
+                          "not be translated")
     if values.override_stat and (values.translate_uid or values.translate_gid):
         raise OptionError("--override-stat and --translate-uid or --translate-gid exclude each other")
     if values.writeback and values.cache in ("never", "metadata"):

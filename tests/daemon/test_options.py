@@ -87,6 +87,11 @@ def test_what_is_given_is_taken() -> None:
     ("--log-level", ["loud", "", "INFO", "a\nb"]),
     ("--sandbox", ["namespace", "chroot", "yes", ""]),
     ("--shared-dir", [""]),
+    ("--cache", ["", "sometimes", "none"]),
+    ("--entry-timeout", ["-1", "x", "nan", ""]),
+    ("--xattrmap", [":", ":bogus:all:::", "x"]),
+    ("--posix-acl", ["", "sometimes"]),
+    ("--translate-uid", ["", "guest:1:2", "map:a:b:c", "guest:0:1:2:3"]),
 ])
 def test_a_bad_value_is_named_with_its_option(option: str, words: list[str]) -> None:
     for word in words:
@@ -94,6 +99,15 @@ def test_a_bad_value_is_named_with_its_option(option: str, words: list[str]) -> 
         message = complaint(*given, f"{option}={word}")
         assert option in message
         assert word in message or repr(word) in message or repr(word)[1:-1] in message
+
+
+def test_an_option_can_be_taken_back_and_the_last_word_counts() -> None:
+    options = parse([*GOOD, "--no-killpriv-v2", "--cache", "never", "--cache=auto", "--posix-acl", "--readonly"])
+    assert not isinstance(options, str)
+    assert (options.killpriv_v2, options.cache, options.posix_acl, options.readonly) == (False, "auto", "always", True)
+    options = parse([*GOOD, "--no-killpriv-v2", "--killpriv-v2", "--posix-acl=auto"])
+    assert not isinstance(options, str)
+    assert (options.killpriv_v2, options.posix_acl) == (True, "auto")
 
 
 def test_options_that_are_missing_or_exclude_each_other_are_named() -> None:
