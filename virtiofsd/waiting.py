@@ -64,4 +64,4 @@ class Waiter:
 
     def _busy(self, vring: int | None) -> str:
         busy = {f"{name} on vring {queue}" for queue, name in self.device.busy_requests() if vring in (None, queue)}
-        return ", ".join(sorted(busy)) + " has" if busy else "threads have"
+        return f"{', '.join(sorted(busy))} {'have' if len(busy) > 1 else 'has'}" if busy else "threads have"

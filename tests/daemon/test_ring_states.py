@@ -352,12 +352,13 @@ def test_rings_without_slow_requests_are_stopped_at_once(hanging: HangingMount, 
 
 
 def test_a_ring_whose_requests_hang_is_never_said_to_be_stopped(hanging: HangingMount, slow: Daemon) -> None:
-    with VirtioFs(slow.socket) as device:
+    with VirtioFs(slow.socket, num_queues=2) as device:
         fuse = FuseClient(device)
         fuse.init()
         with hanging.hang(Opcode.FSYNC):
             submit_fsync(fuse)
-            hanging.wait_for_held()
+            submit_fsync(fuse, queue=2)
+            hanging.wait_for_held(2)
             device.connection.send(FrontRequest.GET_VRING_BASE, abi.VRING_STATE.pack(index=QUEUE))
             assert closed(device.connection)
             # The next front-end has the daemon to itself, while the request still hangs.
@@ -366,7 +367,7 @@ def test_a_ring_whose_requests_hang_is_never_said_to_be_stopped(hanging: Hanging
                 second.init()
                 answered(second, [ask(second)])
                 dismissed(other.connection)
-    slow.expected.append("ending the device: FSYNC on vring 1 has not ended")
+    slow.expected.append("ending the device: FSYNC on vring 1, FSYNC on vring 2 have not ended")
     assert closing_lines(slow)[0].startswith(
         "GET_VRING_BASE: stopping vring 1: FSYNC on vring 1 has not ended after 0.5 s")
     wait_until(lambda: not slow.children_of("data-plane"), "the end of the thread that hung")
