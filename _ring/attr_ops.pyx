@@ -176,7 +176,7 @@ cdef int change_owner(Context *ctx, const fuse_setattr_in *args, int fd) noexcep
 
 
 cdef int change_noted(Context *ctx, const fuse_setattr_in *args, const Inode *inode, int fd) noexcept nogil:
-    """Owner and mode where they are kept in an attribute; the host's mode follows as far as the daemon can live with it."""
+    """Owner and mode, kept in an attribute; the host's mode follows as far as the daemon can live with it."""
     cdef fuse_attr attr
     cdef linux_statx stat
     cdef char name[16]

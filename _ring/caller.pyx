@@ -4,6 +4,7 @@ The guest's kernel has checked the permissions, with groups and capabilities tha
 stays effective as the caller: a second check with less knowledge could only refuse what the guest's kernel allowed.
 """
 
+from libc.errno cimport EINVAL, EPERM
 from libc.stdint cimport uint32_t, uint64_t
 
 from .extensions cimport GROUPS_MAX, groups_of
@@ -16,7 +17,7 @@ from .share cimport Context
 
 
 cdef void keep_suid(Context *ctx, bint keep) noexcept nogil:
-    """Whether what the thread writes, truncates and changes leaves set-id bits alone (CAP_FSETID), as they are for root."""
+    """Whether the thread's writes, truncates and changes leave set-id bits alone, as root's do (CAP_FSETID)."""
     cdef uint64_t fsetid = <uint64_t> 1 << CAP_FSETID
     if ctx.keeps_suid == <uint32_t> keep or not ctx.capabilities & fsetid:
         return
@@ -74,7 +75,7 @@ cdef int caller_enter(Context *ctx, const Request *request, unsigned int umask) 
             error = sys_capset(ctx.capabilities & <uint64_t> 1 << CAP_DAC_OVERRIDE, ctx.permitted, ctx.inheritable)
     if error < 0:
         caller_leave(ctx, request)
-    return error
+    return -EPERM if error == -EINVAL else error  # an id that the daemon's user namespace does not have
 
 
 cdef void caller_leave(Context *ctx, const Request *request) noexcept nogil:

@@ -29,8 +29,8 @@ from .share_settings cimport share_configure, share_free_settings
 from .threads cimport threads_reap, threads_start
 from .virtio_abi cimport virtio_desc, virtio_used_elem
 from .virtqueue cimport (
-    CALL_BLOCKING, CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_BAD_HEAD, QUEUE_BAD_INDEX, QUEUE_MEMORY_GONE, QUEUE_OK,
-    QUEUE_OVERCOMMITTED, Virtqueue, ring_place, ring_signal, send_call)
+    CALL_BLOCKING, CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_BAD_HEAD, QUEUE_BAD_INDEX, QUEUE_MEMORY_GONE,
+    QUEUE_OK, QUEUE_OVERCOMMITTED, Virtqueue, ring_place, ring_signal, send_call)
 from .watchdog cimport Watchdog, watchdog_start, watchdog_stop
 from .worker cimport (
     QUEUES_MAX, Worker, worker_attach, worker_create, worker_detach, worker_free, worker_start, worker_stop,
@@ -66,7 +66,7 @@ cdef class Device:
 
     `root_fd`: the shared directory, opened with O_PATH; `proc_fd`: /proc/self/fd. Both stay the caller's. `settings` is
     a Settings; `descriptors` is RLIMIT_NOFILE, `pool_threads` the most there may be, `poll_us` how long
-    a worker looks for requests before it sleeps, at most. Raises OSError.
+    a worker looks for requests before it sleeps, at most, `seccomp` the seccomp filter of the threads. Raises OSError.
     """
 
     cdef Engine engine
@@ -78,10 +78,11 @@ cdef class Device:
     cdef int served_by[QUEUES_MAX]     # the worker's number, -1: none
     cdef Region **regions
     cdef uint32_t region_count
+    cdef bytes seccomp
     cdef bint open
 
     def __cinit__(self, int root_fd, int proc_fd, settings, *, int queues, int descriptors, int pool_threads,
-                  int poll_us=50):
+                  int poll_us=50, bytes seccomp=b""):
         cdef uint64_t effective = 0, permitted = 0, inheritable = 0
         cdef int error, i, root
         if not 1 <= queues <= QUEUES_MAX:
@@ -99,6 +100,9 @@ cdef class Device:
             self.queues[i].err_fd = -1
         share = &self.engine.share
         share.proc_fd = proc_fd
+        self.seccomp = seccomp
+        share.filter = <const char *> seccomp if seccomp else NULL
+        share.filter_size = <uint32_t> (len(seccomp) / 8)
         share.own_uid = sys_geteuid()
         share.own_gid = sys_getegid()
         sys_capget(&effective, &permitted, &inheritable)

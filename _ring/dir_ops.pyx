@@ -46,7 +46,8 @@ cdef inline uint32_t padded(uint32_t size) noexcept nogil:
     return (size + 7) & ~<uint32_t> 7
 
 
-cdef void fill_dirent(const Context *ctx, const linux_dirent *host, uint32_t name_size, uint64_t ino, fuse_dirent *out) noexcept nogil:
+cdef void fill_dirent(const Context *ctx, const linux_dirent *host, uint32_t name_size, uint64_t ino,
+                      fuse_dirent *out) noexcept nogil:
     out.ino = ino
     out.off = <uint64_t> host.d_off
     out.namelen = name_size

@@ -125,7 +125,7 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcep
 
 
 cdef void recollect(Engine *engine, Request *request) noexcept nogil:
-    """Translates the chain of a request that had let it go, for its reply. Nothing of it is read again but where it is."""
+    """Translates the chain of a request that had let it go, for its reply. Only where it is is read again."""
     cdef Virtqueue *queue = request.queue
     lock(&queue.avail_lock)
     if queue.placed and not queue.error:

@@ -9,9 +9,9 @@ from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
 from .inode_table cimport MOUNT_HANDLES, Inode, InodeTable
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EINVAL, EMFILE, ENFILE, ENXIO, ESTALE, O_DIRECTORY, O_NOCTTY,
-    O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFMT, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, STATX_SIZE, decimal,
-    device_encode, linux_statx, sys_close, sys_openat, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EINVAL, EMFILE, ENFILE, ENXIO, ESTALE,
+    O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFMT, S_IFREG, STATX_BASIC_STATS, STATX_BTIME,
+    STATX_MNT_ID, STATX_SIZE, decimal, device_encode, linux_statx, sys_close, sys_openat, sys_statx)
 from .override cimport override_show
 from .share cimport Context
 
@@ -82,7 +82,8 @@ cdef int fill_attr_out(Context *ctx, int fd, fuse_attr_out *out) noexcept nogil:
     return 0
 
 
-cdef void fill_entry(Context *ctx, uint64_t nodeid, int fd, const Inode *parent, uint32_t mount, const linux_statx *stat,
+cdef void fill_entry(Context *ctx, uint64_t nodeid, int fd, const Inode *parent, uint32_t mount,
+                     const linux_statx *stat,
                      fuse_entry_out *out) noexcept nogil:
     out.nodeid = nodeid
     out.generation = 0   # the nodeid has its own

@@ -57,7 +57,6 @@ cdef int contexts_of(const Request *request, SecurityContext *contexts, uint32_t
     cdef fuse_secctx record
     cdef uint32_t at = request.args_size
     cdef uint32_t found = 0
-    cdef uint32_t i
     cdef const uint8_t *body
     cdef const uint8_t *end
     cdef const uint8_t *name_end
@@ -65,7 +64,7 @@ cdef int contexts_of(const Request *request, SecurityContext *contexts, uint32_t
     while more > 0:
         body = request.args + at - block.size + HEADER
         end = request.args + at
-        for i in range(block.type if block.type != FUSE_EXT_GROUPS else 0):
+        for _ in range(block.type if block.type != FUSE_EXT_GROUPS else 0):
             if end - body < SECCTX:
                 return -EINVAL
             memcpy(&record, body, SECCTX)

@@ -19,11 +19,10 @@ from .inode_cache cimport inode_fd, make_room
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .linux cimport (
-    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENXIO, EOPNOTSUPP, EROFS, ESTALE, IOV_MAX, LOCK_UN, O_ACCMODE, O_DIRECT, O_DSYNC, O_NOATIME,
-    O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT,
-    STATX_SIZE, iovec, linux_statx, memset, sys_close,
-    sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv,
-    sys_preadv2, sys_pwritev, sys_statx)
+    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENXIO, EOPNOTSUPP, EROFS, ESTALE, IOV_MAX,
+    LOCK_UN, O_ACCMODE, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG,
+    SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx, memset, sys_close, sys_copy_file_range, sys_dup,
+    sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv, sys_preadv2, sys_pwritev, sys_statx)
 from .lock_owners cimport cancel_handle, owner_drop
 from .request cimport WOULD_SLEEP, Request, next_bytes, reply, reply_in_place
 from .share cimport CACHE_ALWAYS, CACHE_METADATA, CACHE_NEVER, Context
@@ -85,7 +84,7 @@ cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bi
 
 
 cdef bint counts_opens(Context *ctx, const Inode *inode) noexcept nogil:
-    """Whether open files are counted: where an inode can only be found by its name, which it may lose while it is open."""
+    """Whether open files are counted: where an inode is only found by its name, which it may lose while open."""
     return ctx.share.inodes.mounts[inode.mount].how != MOUNT_HANDLES
 
 
@@ -199,8 +198,9 @@ cdef int64_t read_cached(Context *ctx, Request *request, Handle *handle, uint64_
     cdef Chain *chain = &request.chain
     cdef uint32_t count = chain.write_end - chain.write_first
     cdef linux_statx stat
-    cdef int64_t got = sys_preadv2(handle.fd, chain.iov + chain.write_first, <int> (count if count < IOV_MAX else IOV_MAX),
-                                   <int64_t> offset, RWF_NOWAIT)
+    cdef int64_t got = sys_preadv2(
+        handle.fd, chain.iov + chain.write_first, <int> (count if count < IOV_MAX else IOV_MAX), <int64_t> offset,
+        RWF_NOWAIT)
     if got == <int64_t> size:
         return got
     if got == -EOPNOTSUPP:

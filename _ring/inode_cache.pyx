@@ -8,8 +8,8 @@ from .atomics cimport (
 from .descriptors cimport descriptors_over_budget
 from .inode_lifetime cimport cache_insert, cache_remove, inode_release
 from .inode_table cimport (
-    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE, PINS, ROOT_SLOT, SHARDS,
-    Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
+    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE, PINS, ROOT_SLOT,
+    SHARDS, Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
     O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, S_IFDIR, S_IFMT, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
@@ -152,7 +152,7 @@ cdef int open_named(InodeTable *table, Inode *inode, int parent_fd, const char *
 
 
 cdef int open_renamed(InodeTable *table, Inode *inode, int parent_fd) noexcept nogil:
-    """Looks for the file under another name in the directory where it was: the host may have renamed it. fd or -ESTALE."""
+    """Looks for the file under another name in its directory: the host may have renamed it. fd or -ESTALE."""
     cdef uint64_t listing[LISTING / 8]
     cdef const linux_dirent *entry
     cdef char name[16]

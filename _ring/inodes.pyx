@@ -33,7 +33,7 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int
     table.root_fd = root_fd
     table.proc_fd = proc_fd
     table.chunks = <Chunk *> mmap(NULL, <size_t> CHUNKS_MAX * sizeof(Chunk), PROT_READ | PROT_WRITE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     table.mounts = <Mount *> mmap(NULL, <size_t> MOUNTS_MAX * sizeof(Mount), PROT_READ | PROT_WRITE,
                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     table.shards = <Shard *> calloc(SHARDS, sizeof(Shard))

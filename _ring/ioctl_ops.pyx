@@ -50,7 +50,7 @@ cdef int set_fsxattr(int fd, const uint8_t *data, uint32_t size) noexcept nogil:
 
 
 cdef int enable_verity(int fd, uint8_t *data, uint32_t size) noexcept nogil:
-    """The argument, then salt and signature: where its pointers lead in the guest, its kernel has put the data behind it."""
+    """The argument, then salt and signature: the guest's kernel has put what its pointers lead to behind it."""
     cdef fsverity_enable_arg argument
     cdef uint32_t at = sizeof(fsverity_enable_arg)
     if size < at:

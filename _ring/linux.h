@@ -9,11 +9,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/fsverity.h>
 #include <linux/futex.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -275,6 +277,11 @@ static inline int sys_capget(uint64_t *effective, uint64_t *permitted, uint64_t 
     return result;
 }
 static inline int sys_keep_capabilities(void) { return sys_result(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)); }
+/* Restricts the calling thread, and those that it starts, to what the filter allows. */
+static inline int sys_seccomp(const void *program, uint16_t instructions) {
+    struct sock_fprog filter = {.len = instructions, .filter = (struct sock_filter *)program};
+    return sys_result(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter));
+}
 static inline int sys_unshare(int flags) { return sys_result(unshare(flags)); }
 static inline int sys_fchdir(int fd) { return sys_result(fchdir(fd)); }
 static inline unsigned sys_umask(unsigned mask) { return umask(mask); }

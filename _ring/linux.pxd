@@ -324,6 +324,7 @@ cdef extern from "linux.h" nogil:
     int sys_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable)
     int sys_capget(uint64_t *effective, uint64_t *permitted, uint64_t *inheritable)
     int sys_keep_capabilities()
+    int sys_seccomp(const void *program, uint16_t instructions)
     int sys_unshare(int flags)
     int sys_fchdir(int fd)
     unsigned int sys_umask(unsigned int mask)

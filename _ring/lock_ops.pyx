@@ -53,7 +53,8 @@ cdef int open_for_locks(Context *ctx, uint64_t nodeid) noexcept nogil:
     return fd
 
 
-cdef LockOwner *owner_of(Context *ctx, const Request *request, const fuse_lk_in *args, bint create, int *error) noexcept nogil:
+cdef LockOwner *owner_of(Context *ctx, const Request *request, const fuse_lk_in *args, bint create,
+                         int *error) noexcept nogil:
     """The owner's record for the inode, pinned; made where there is none and one is needed. NULL and -errno, or 0."""
     cdef LockOwner *owner = owner_find(&ctx.share.locks, request.header.nodeid, args.owner)
     cdef int fd

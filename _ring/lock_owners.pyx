@@ -112,8 +112,8 @@ cdef void owners_drop_all(LockTable *table) noexcept nogil:
             owner_release(table, found)
 
 
-# Waits. A thread that is cancelled just before it goes to sleep would not hear the signal, so whoever cancels sees to it
-# that cancel_again is called until nothing that was cancelled is left.
+# Waits. A thread that is cancelled just before it goes to sleep would not hear the signal, so whoever cancels sees to
+# it that cancel_again is called until nothing that was cancelled is left.
 
 cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
     """One more wait. 0, or -ENOLCK where there are as many as there may be."""

@@ -53,7 +53,7 @@ cdef Inode *parent_of(Context *ctx, const Request *request, int *fd) noexcept no
 
 cdef int describe(Context *ctx, Request *request, const Inode *parent, int fd, uint32_t mode, uint32_t umask,
                   uint32_t rdev) noexcept nogil:
-    """Notes what the host does not know of a new file: its owner and mode (fake root), its security contexts. 0, -errno."""
+    """Notes what the host does not know of a new file: owner and mode (fake root), security contexts. 0, -errno."""
     cdef SecurityContext contexts[CONTEXTS_MAX]
     cdef fuse_attr_out above
     cdef uint32_t gid = request.header.gid
@@ -78,7 +78,8 @@ cdef int describe(Context *ctx, Request *request, const Inode *parent, int fd, u
     return error
 
 
-cdef int describe_entry(Context *ctx, Request *request, const Inode *parent, uint32_t mode, uint32_t umask, uint32_t rdev,
+cdef int describe_entry(Context *ctx, Request *request, const Inode *parent, uint32_t mode, uint32_t umask,
+                        uint32_t rdev,
                         fuse_entry_out *out) noexcept nogil:
     """describe(), for a file that has been looked up already; its attributes are told anew."""
     cdef Inode *inode
@@ -204,7 +205,8 @@ cdef int op_link(Context *ctx, Request *request) noexcept nogil:
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 
-cdef int open_existing(Context *ctx, Inode *parent, int parent_fd, const char *name, uint32_t flags, uint32_t open_flags,
+cdef int open_existing(Context *ctx, Inode *parent, int parent_fd, const char *name, uint32_t flags,
+                       uint32_t open_flags,
                        fuse_entry_out *out) noexcept nogil:
     """Opens what has the name already, for a CREATE without O_EXCL. fd or -errno."""
     cdef Inode *inode
@@ -226,7 +228,7 @@ cdef int open_existing(Context *ctx, Inode *parent, int parent_fd, const char *n
 
 cdef int enter_new(Context *ctx, Request *request, Inode *parent, int parent_fd, const char *name, int fd,
                    const fuse_create_in *args, fuse_entry_out *out) noexcept nogil:
-    """The entry of a file that was created and opened; it is removed again where that fails (a NULL name: it has none)."""
+    """The entry of a file that was created and opened; removed again where that fails (NULL name: it has none)."""
     cdef uint32_t mode = S_IFREG | args.mode & 0o7777
     cdef int error = describe(ctx, request, parent, fd, mode, args.umask, 0)
     if error == 0:
@@ -263,7 +265,8 @@ cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, 
     return -ESTALE
 
 
-cdef int reply_opened(Context *ctx, Request *request, Inode *parent, int fd, uint32_t flags, Created *out) noexcept nogil:
+cdef int reply_opened(Context *ctx, Request *request, Inode *parent, int fd, uint32_t flags,
+                      Created *out) noexcept nogil:
     """Answers CREATE and TMPFILE, whose file is open, or with the -errno that `fd` is; lets go of the parent."""
     # add_handle also gives the place back that was reserved, where nothing was opened.
     cdef int error = add_handle(ctx, fd, out.entry.nodeid, flags, False, &out.open)

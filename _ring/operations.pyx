@@ -12,7 +12,8 @@ from .attr_ops cimport op_access, op_getattr, op_lookup, op_readlink, op_setattr
 from .chain cimport chain_take, chain_trim_readable
 from .dir_ops cimport op_fsyncdir, op_opendir, op_readdir, op_readdirplus, op_releasedir
 from .file_ops cimport (
-    op_copy_file_range, op_copy_file_range_64, op_fallocate, op_flush, op_fsync, op_lseek, op_open, op_read, op_release, op_write)
+    op_copy_file_range, op_copy_file_range_64, op_fallocate, op_flush, op_fsync, op_lseek, op_open, op_read, op_release,
+    op_write)
 from .fuse_abi cimport *
 from .ioctl_ops cimport op_ioctl
 from .linux cimport EINVAL, EIO, ENOSYS, EROFS
@@ -81,13 +82,15 @@ cdef void fill_table() noexcept:
     row(FUSE_READDIRPLUS, "READDIRPLUS", op_readdirplus, sizeof(fuse_read_in), 0, CLASS_METADATA, 0)
     row(FUSE_RENAME2, "RENAME2", op_rename2, sizeof(fuse_rename2_in), 0, CLASS_NAMES, MODIFIES)
     row(FUSE_LSEEK, "LSEEK", op_lseek, sizeof(fuse_lseek_in), sizeof(fuse_lseek_out), CLASS_DATA, 0)
-    row(FUSE_COPY_FILE_RANGE, "COPY_FILE_RANGE", op_copy_file_range, sizeof(fuse_copy_file_range_in), sizeof(fuse_write_out),
+    row(FUSE_COPY_FILE_RANGE, "COPY_FILE_RANGE", op_copy_file_range, sizeof(fuse_copy_file_range_in),
+        sizeof(fuse_write_out),
         CLASS_NONE, MODIFIES | SLEEPS)
     row(FUSE_SYNCFS, "SYNCFS", op_syncfs, sizeof(fuse_syncfs_in), 0, CLASS_NONE, SLEEPS)
     row(FUSE_TMPFILE, "TMPFILE", op_tmpfile, sizeof(fuse_create_in), sizeof(fuse_entry_out) + sizeof(fuse_open_out),
         CLASS_NAMES, MODIFIES | AS_CALLER)
     row(FUSE_STATX, "STATX", op_statx, sizeof(fuse_statx_in), sizeof(fuse_statx_out), CLASS_METADATA, 0)
-    row(FUSE_COPY_FILE_RANGE_64, "COPY_FILE_RANGE_64", op_copy_file_range_64, sizeof(fuse_copy_file_range_in), sizeof(fuse_copy_file_range_out),
+    row(FUSE_COPY_FILE_RANGE_64, "COPY_FILE_RANGE_64", op_copy_file_range_64, sizeof(fuse_copy_file_range_in),
+        sizeof(fuse_copy_file_range_out),
         CLASS_NONE, MODIFIES | SLEEPS)
 
 

@@ -1,8 +1,8 @@
 """Fake root: `user.containers.override_stat` holds what the guest sees of a file's owner, group, mode and kind.
 
-The format is that of containers/storage, podman and libkrun: "uid:gid:mode:kind", mode in octal with the set-id bits, kind
-one of file, dir, symlink, pipe, socket, char-MAJOR-MINOR and block-MAJOR-MINOR. Devices, pipes and sockets are regular
-files of the host. A file without the attribute is root's where it is the daemon's own user's.
+The format is that of containers/storage, podman and libkrun: "uid:gid:mode:kind", mode in octal with the set-id bits,
+kind one of file, dir, symlink, pipe, socket, char-MAJOR-MINOR and block-MAJOR-MINOR. Devices, pipes and sockets are
+regular files of the host. A file without the attribute is root's where it is the daemon's own user's.
 """
 
 from libc.stdint cimport int64_t, uint32_t
@@ -103,7 +103,8 @@ cdef int override_set(Context *ctx, int fd, uint32_t uid, uint32_t gid, uint32_t
     return sys_setxattr(decimal(path, fd), OVERRIDE_XATTR, text, strlen(text), 0)
 
 
-cdef int override_change(Context *ctx, int fd, fuse_attr *attr, uint32_t uid, uint32_t gid, uint32_t mode) noexcept nogil:
+cdef int override_change(Context *ctx, int fd, fuse_attr *attr, uint32_t uid, uint32_t gid,
+                         uint32_t mode) noexcept nogil:
     """Changes what is not ID_NONE of a file whose attributes are the host's in `attr`. 0 or -errno."""
     override_show(ctx, fd, attr)
     return override_set(ctx, fd, attr.uid if uid == ID_NONE else uid, attr.gid if gid == ID_NONE else gid,

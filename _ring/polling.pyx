@@ -1,8 +1,8 @@
 """When a worker looks for requests before it sleeps, and for how long.
 
 The budget follows the gaps between the queues being empty and the next request, as a guest's halt polling does: it
-grows when a sleep was so short that a poll would have caught its end, and shrinks when a poll was in vain. It is 0 for a
-while where the thread has had to wait for a CPU: polling would only take away what the guest needs.
+grows when a sleep was so short that a poll would have caught its end, and shrinks when a poll was in vain. It is 0
+for a while where the thread has had to wait for a CPU: polling would only take away what the guest needs.
 """
 
 from libc.stdint cimport uint64_t

@@ -1,4 +1,5 @@
-"""The list of jobs, and who waits for one. What is always so: a thread that takes a job and leaves none idle starts another.
+"""The list of jobs, and who waits for one. What is always so: a thread that takes a job and leaves none idle starts
+another.
 
 Threads above one that have had nothing to do for a while end; an idle pool is one thread that sleeps for good.
 """

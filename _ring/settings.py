@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 
 class IdRange(NamedTuple):
-    """Ids `source` to `source + count - 1` become `target` and up, or all `target` where it is squashed.
+    """Ids `source` to `source + size - 1` become `target` and up, or all `target` where it is squashed.
 
     `target` None: the guest may not use them.
     """
 
     source: int
     target: int | None
-    count: int
+    size: int
     squash: bool = False
 
 

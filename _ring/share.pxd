@@ -67,6 +67,8 @@ cdef struct Share:
     uint32_t own_uid
     uint32_t own_gid
     uint32_t switches_ids        # it may act as other users
+    const void *filter           # seccomp, of each thread of the data plane; NULL: none
+    uint32_t filter_size         # instructions
     uint32_t override_lock       # of the attribute in which ownership is kept, while it is changed
 
 

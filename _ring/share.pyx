@@ -1,7 +1,10 @@
 """What a data-plane thread sets up for itself before its first request."""
 
+from libc.stdint cimport uint16_t
+
 from .linux cimport (
-    CAP_FSETID, CLONE_FS, ENOMEM, free, malloc, memset, sys_capget, sys_fchdir, sys_keep_capabilities, sys_setgroups, sys_umask, sys_unshare)
+    CAP_FSETID, CLONE_FS, ENOMEM, free, malloc, memset, sys_capget, sys_fchdir, sys_keep_capabilities, sys_seccomp,
+    sys_setgroups, sys_umask, sys_unshare)
 
 
 cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil:
@@ -36,6 +39,8 @@ cdef int context_enter_thread(Context *ctx) noexcept nogil:
         if error < 0:
             return error
     error = sys_capget(&ctx.capabilities, &ctx.permitted, &ctx.inheritable)
+    if error == 0 and ctx.share.filter != NULL:
+        error = sys_seccomp(ctx.share.filter, <uint16_t> ctx.share.filter_size)
     ctx.keeps_suid = ctx.capabilities >> CAP_FSETID & 1
     return error
 

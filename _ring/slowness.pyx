@@ -1,8 +1,8 @@
 """Which operations sleep on which file system ("Request scheduling" in ARCHITECTURE.md).
 
-A class of operations that has taken long twice within a short time, on a worker, is carried out by the pool from then on,
-for files of that mount; when it has been quick in the pool often enough in a row, workers do it themselves again. A
-single slow one says little: the thread may only have waited for a CPU.
+A class of operations that has taken long twice within a short time, on a worker, is carried out by the pool from then
+on, for files of that mount; when it has been quick in the pool often enough in a row, workers do it themselves again.
+A single slow one says little: the thread may only have waited for a CPU.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -27,7 +27,8 @@ cdef Mount *mount_of_node(InodeTable *table, uint64_t nodeid) noexcept nogil:
     return mount
 
 
-cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t took_us, uint64_t now_us) noexcept nogil:
+cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t took_us,
+                        uint64_t now_us) noexcept nogil:
     """A worker has carried out an operation of the class."""
     cdef Mount *mount
     if took_us < SLOW_US or which == CLASS_NONE:

@@ -96,7 +96,7 @@ cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept 
 
 
 cdef bint ring_signal(Virtqueue *queue) noexcept nogil:
-    """Signals what was pushed since the last call, if the driver asked for it. Any thread. False: it could not be sent."""
+    """Signals what was pushed since the last call, if the driver wants it. Any thread. False: it could not be sent."""
     cdef uint16_t old
     cdef uint16_t new
     cdef bint wanted

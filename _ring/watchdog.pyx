@@ -1,7 +1,8 @@
 """The watchdog: a queue's requests wait no longer than a few milliseconds for one that hangs.
 
-What is known to sleep does not run on a worker in the first place. What sleeps unexpectedly (a lookup on a disk that does
-not answer, anything on a network file system that is gone) keeps its thread; the worker's queues get another one.
+What is known to sleep does not run on a worker in the first place. What sleeps unexpectedly (a lookup on a disk that
+does not answer, anything on a network file system that is gone) keeps its thread; the worker's queues get another
+one.
 """
 
 from libc.stdint cimport int64_t, uint32_t

@@ -17,6 +17,6 @@ cdef struct Watched:
 
 
 cdef inline void watchdog_arm(uint32_t *armed) noexcept nogil:
-    """A worker has something to do. The watchdog sleeps without a time-out while none has; once awake it costs nothing."""
+    """A worker has something to do. The watchdog sleeps without a time-out while none has."""
     if not load_relaxed32(armed) and exchange32(armed, 1) == 0:
         sys_futex_wake(armed, 1)

@@ -1,4 +1,6 @@
-"""The worker's loop: drain the queues, publish each reply, one signal for a batch, poll, ask for kicks, look again, sleep."""
+"""The worker's loop: drain the queues, publish each reply, one signal for a batch, poll, ask for kicks, look again,
+sleep.
+"""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -6,8 +8,8 @@ from .atomics cimport (
     fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed32, store_relaxed32, store_release32)
 from .engine cimport Engine, complete, pop_request, take_request, signal
 from .linux cimport (
-    EPOLLET, EPOLLIN, calloc, epoll_event, free, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create, sys_epoll_remove,
-    sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
+    EPOLLET, EPOLLIN, calloc, epoll_event, free, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create,
+    sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
 from .inode_table cimport InodeTable
 from .mutex cimport lock, unlock
 from .operations cimport SLEEPS, Operation, perform, prepare
@@ -317,6 +319,7 @@ cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
         worker.polling.schedstat_fd = -1
     if schedstat >= 0:
         sys_close(schedstat)
-    # A kick that woke this thread though another leads by now, or a wish to stop that it heard first, goes on to that one.
+    # A kick that woke this thread though another leads by now, or a wish to stop that it heard first, goes on to that
+    # one.
     worker_wake(worker)
     thread.ctx.may_sleep = 1

@@ -35,14 +35,14 @@ cdef Inode *inode_of(Context *ctx, const Request *request, char *path) noexcept 
 
 
 cdef int to_host(const Context *ctx, const char *name, char *out) noexcept nogil:
-    """The host's name of an attribute. 0 or -errno: -ENOSYS where there are none for this guest, so that it stops asking."""
+    """The host's name of an attribute. 0 or -errno: -ENOSYS where this guest has none, so that it stops asking."""
     if not ctx.share.options.xattr:
         return -ENOSYS
     return xattr_to_host(&ctx.share.xattrs, name, out)
 
 
 cdef int drop_capabilities(Context *ctx, int fd) noexcept nogil:
-    """After a change of data, size or owner: the host drops security.capability by itself, but not under another name."""
+    """After a change of data, size or owner: of security.capability the host knows only its own name."""
     cdef char path[16]
     cdef int error
     if not ctx.share.xattrs.capability[0]:

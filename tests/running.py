@@ -12,7 +12,7 @@ from frontend.back_end import BackEnd
 
 SECONDS = 10.0
 # What most tests want; a test's own options come behind and win.
-USUAL = ("--sandbox", "none", "--xattr", "--negative-timeout", "0")
+USUAL = ("--sandbox", "none", "--modcaps", "+sys_admin", "--xattr", "--negative-timeout", "0")
 BAD_LINE = re.compile(r" (WARN|ERROR) |Traceback|ERROR: AddressSanitizer|runtime error|LeakSanitizer")
 
 

@@ -171,19 +171,31 @@ class Table:
         return "\n".join([*lines, ""])
 
 
+def syscalls() -> str:
+    """The module with system call numbers."""
+    with (ROOT / "tools/abi/syscalls.toml").open("rb") as file:
+        numbers = tomllib.load(file)["numbers"]
+    lines = ['"""System call numbers of Linux, for the seccomp filters.', "",
+             "Written by tools/generate_abi.py from tools/abi/syscalls.toml.", '"""', "",
+             "# name: (x86-64, aarch64), -1: it has none of this name", "NUMBERS = {"]
+    lines += [f'    "{name}": ({x86}, {arm}),' for name, (x86, arm) in sorted(numbers.items())]
+    return "\n".join([*lines, "}", ""])
+
+
 def main() -> int:
     wrong = []
+    texts = {"virtiofsd/syscalls.py": syscalls()}
     for table_name, (stem, module) in TARGETS.items():
         table = Table(ROOT / "tools/abi" / f"{table_name}.toml")
-        texts = {f"{stem}.h": table.header(), f"{stem}.pxd": table.pxd(f"{stem}.h"), module: table.python()}
-        for name, text in texts.items():
-            path = ROOT / name
-            if "--check" in sys.argv[1:]:
-                if not path.exists() or path.read_text() != text:
-                    wrong.append(name)
-            else:
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(text)
+        texts |= {f"{stem}.h": table.header(), f"{stem}.pxd": table.pxd(f"{stem}.h"), module: table.python()}
+    for name, text in texts.items():
+        path = ROOT / name
+        if "--check" in sys.argv[1:]:
+            if not path.exists() or path.read_text() != text:
+                wrong.append(name)
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
     if wrong:
         print(f"generate_abi: not as the tables say, run tools/generate_abi.py: {' '.join(wrong)}", file=sys.stderr)
     return 1 if wrong else 0

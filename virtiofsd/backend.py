@@ -18,6 +18,7 @@ from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError
 from virtiofsd.guest_memory import SLOTS_MAX, GuestMemory, Region
 from virtiofsd.log import TRACE, log
 from virtiofsd.options import VRINGS_MAX
+from virtiofsd.sandbox import Inside
 from virtiofsd.settings import settings_of
 from virtiofsd.vhost_user_abi import BackRequest, FrontRequest
 from virtiofsd.vrings import Vring
@@ -66,13 +67,12 @@ class Rule(NamedTuple):
 class Backend:
     """One connection: the negotiated features, guest memory, vrings, and the device that serves them."""
 
-    def __init__(self, options: argparse.Namespace, channel: Channel, root_fd: int, proc_fd: int,
-                 descriptors: int) -> None:
+    def __init__(self, options: argparse.Namespace, channel: Channel, inside: Inside, descriptors: int) -> None:
         """Raises OSError where the machine has no room for another device."""
-        self.options, self.channel, self.proc_fd = options, channel, proc_fd
+        self.options, self.channel, self.proc_fd = options, channel, inside.proc_fd
         self.queue_count = 1 + options.num_request_queues if options.num_request_queues else VRINGS_MAX
-        self.device = Device(root_fd, proc_fd, settings_of(options), queues=self.queue_count, descriptors=descriptors,
-                             pool_threads=POOL_THREADS)
+        self.device = Device(inside.root_fd, inside.proc_fd, settings_of(options), queues=self.queue_count,
+                             descriptors=descriptors, pool_threads=POOL_THREADS, seccomp=inside.filter)
         self.waiter = Waiter(self.device, options.drain_timeout, channel.peer_has_left)
         self.vrings = [Vring(self.device, self.waiter, index) for index in range(self.queue_count)]
         self.memory = GuestMemory(self.device, self.waiter, self.vrings)

@@ -89,8 +89,10 @@ def run(options: argparse.Namespace) -> int:
     listener = Listener.at(options.socket_path) if options.fd is None else Listener.on(options.fd)
     os.umask(0)
     try:
+        from virtiofsd import sandbox
         from virtiofsd.serve import serve_until_done
 
-        return serve_until_done(options, listener, root_fd, proc_fd, descriptors)
+        inside = sandbox.enter(options, root_fd, proc_fd, listener.socket)
+        return serve_until_done(options, listener, inside, descriptors)
     finally:
         listener.close()

@@ -43,7 +43,8 @@ def parse(text: str) -> Translation:
         if len(words) != 2:
             raise ValueError(f"it is {shape}")
         base, count = numbers(words, shape)
-        return Translation(text, (IdRange(span(base, min(count, IDS - 1 - base)), None, min(count, IDS - 1 - base)),), ())
+        count = min(count, IDS - 1 - base)
+        return Translation(text, (IdRange(span(base, count), None, count),), ())
     if kind not in ("guest", "host", "map", "squash-guest", "squash-host"):
         raise ValueError(f"{kind!r} is none of guest, host, map, squash-guest, squash-host, forbid-guest")
     shape = f"{kind}:SOURCE:TARGET:COUNT"
@@ -68,7 +69,7 @@ def combine(translations: list[Translation]) -> IdMaps:
         for translation in translations:
             for new in getattr(translation, side):
                 for known, text in ranges:
-                    if new.source < known.source + known.count and known.source < new.source + new.count:
+                    if new.source < known.source + known.size and known.source < new.source + new.size:
                         raise ValueError(f"{translation.text} and {text} speak of the same ids")
                 ranges.append((new, translation.text))
         maps.append(tuple(found for found, _ in ranges))

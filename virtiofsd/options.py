@@ -117,10 +117,21 @@ def translation(word: str) -> Any:
     return idmap.parse(word)
 
 
-def sandbox(word: str) -> str:
-    if word in ("namespace", "chroot"):
-        raise ValueError("this version has no sandbox yet, only none")
-    return choice("none")(word)
+def id_range(word: str) -> tuple[int, int, int]:
+    """`:inside:outside:count:`, with any separator."""
+    fields = word[1:].split(word[0]) if word else []
+    if len(fields) != 4 or fields[3] or not all(field.isascii() and field.isdigit() for field in fields[:3]):
+        raise ValueError("it is :INSIDE:OUTSIDE:COUNT:, in numbers")
+    inside, outside, count = (int(field) for field in fields[:3])
+    if not count or max(inside, outside) + count > (1 << 32) - 1:
+        raise ValueError("it goes beyond the last id" if count else "it has no ids")
+    return inside, outside, count
+
+
+def modcaps(word: str) -> Any:
+    from virtiofsd import capabilities
+
+    return capabilities.parse_changes(word)
 
 
 WANTED = choice("never", "auto", "always")
@@ -132,7 +143,16 @@ OPTIONS = (
     Option("--tag", "TAG", tag, None,
            "name by which guests mount the share, for front-ends that ask the daemon for it (User-Mode Linux, crosvm); "
            "QEMU and Cloud Hypervisor have an option of their own, and QEMU before 8.1 cannot stand this one"),
-    Option("--sandbox", "MODE", sandbox, "none", "isolation of the daemon: none"),
+    Option("--sandbox", "MODE", choice("namespace", "chroot", "none"), "namespace",
+           "isolation of the daemon: namespace (default), with only the shared directory in its file system, no "
+           "network and no other process; chroot; none"),
+    Option("--seccomp", "ACTION", choice("kill", "trap", "log", "none"), "kill",
+           "what happens at a system call that the daemon should never make: kill (default), trap, log, or none"),
+    Option("--modcaps", "CHANGES", modcaps, (), "capabilities that the daemon keeps besides the usual ones, or not: "
+           "+sys_admin:-chown"),
+    Option("--uid-map", "RANGE", id_range, [], "user ids of the user namespace that a daemon without privileges makes: "
+           ":INSIDE:OUTSIDE:COUNT:; may be repeated (default: only its own)", repeats=True),
+    Option("--gid-map", "RANGE", id_range, [], "the same for group ids", repeats=True),
     Option("--num-request-queues", "N", number(1, VRINGS_MAX - 1), None,
            "most request queues that a front-end may use (default: as many as it likes, up to 255; crosvm makes them "
            "all), and the number that a guest is told where the front-end leaves that to the daemon (default: the "
@@ -260,6 +280,8 @@ def check(values: argparse.Namespace) -> None:
         raise OptionError(f"--rlimit-nofile {values.rlimit_nofile}: fewer than {NOFILE_LEAST} serve no guest")
     if values.inode_file_handles == "fallback":
         values.inode_file_handles = "prefer"
+    if (values.uid_map or values.gid_map) and values.sandbox != "namespace":
+        raise OptionError(f"--uid-map and --gid-map need --sandbox namespace, not {values.sandbox}")
     for name in ("translate_uid", "translate_gid"):
         try:
             idmap.combine(getattr(values, name))

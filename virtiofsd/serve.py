@@ -16,6 +16,7 @@ from virtiofsd.backend import Backend, DeviceError
 from virtiofsd.channel import Channel, ProtocolError
 from virtiofsd.listener import Listener
 from virtiofsd.log import log
+from virtiofsd.sandbox import Inside
 
 T = TypeVar("T")
 
@@ -25,10 +26,8 @@ EXIT_FAILURE = 1
 class Server:
     """Serves until a front-end has come and gone, or a signal says stop."""
 
-    def __init__(self, options: argparse.Namespace, listener: Listener, root_fd: int, proc_fd: int,
-                 descriptors: int) -> None:
-        self.options, self.listener = options, listener
-        self.root_fd, self.proc_fd, self.descriptors = root_fd, proc_fd, descriptors
+    def __init__(self, options: argparse.Namespace, listener: Listener, inside: Inside, descriptors: int) -> None:
+        self.options, self.listener, self.inside, self.descriptors = options, listener, inside, descriptors
         self.backend: Backend | None = None
         self.hung: list[Backend] = []  # their requests hang in the host's file system
         self.stopping = False
@@ -91,7 +90,7 @@ class Server:
         connection.setblocking(False)
         channel = Channel(connection)
         log.info("a front-end has connected")
-        backend = self.backend = Backend(self.options, channel, self.root_fd, self.proc_fd, self.descriptors)
+        backend = self.backend = Backend(self.options, channel, self.inside, self.descriptors)
         try:
             # Who looks whether somebody listens here says nothing, and is no front-end.
             return bool(await self._unless_stopped(backend.run()))
@@ -109,10 +108,9 @@ class Server:
         log.info("statistics: %s", json.dumps(self.backend.device.statistics() if self.backend else {}))
 
 
-def serve_until_done(options: argparse.Namespace, listener: Listener, root_fd: int, proc_fd: int,
-                     descriptors: int) -> int:
+def serve_until_done(options: argparse.Namespace, listener: Listener, inside: Inside, descriptors: int) -> int:
     """The exit status."""
-    server = Server(options, listener, root_fd, proc_fd, descriptors)
+    server = Server(options, listener, inside, descriptors)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(server.run())
     if not all(backend.free() for backend in server.hung):

@@ -1,8 +1,8 @@
 """The rule language of --xattrmap.
 
-A rule is `:type:scope:key:prepend:`, or `:map:key:prepend:` for the common case; the first character that is no blank is
-its separator. Types: prefix, ok, bad, unsupported; scopes: client, server, all. The first rule that matches decides, and
-there must be one for every name.
+A rule is `:type:scope:key:prepend:`, or `:map:key:prepend:` for the common case; the first character that is no blank
+is its separator. Types: prefix, ok, bad, unsupported; scopes: client, server, all. The first rule that matches
+decides, and there must be one for every name.
 """
 
 from virtiofsd._ring.settings import XattrRule
@@ -66,7 +66,7 @@ def expand(key: bytes, prepend: bytes) -> list[XattrRule]:
 def check(rules: list[XattrRule]) -> None:
     if not rules:
         raise ValueError("there is no rule")
-    for side, which in (("client", lambda rule: rule.client and not rule.key),
-                        ("server", lambda rule: rule.server and not rule.prepend)):
-        if not any(which(rule) for rule in rules):
-            raise ValueError(f"some names of the {side} match no rule: the last one has to match all, as :ok:all::: does")
+    for side, matched in (("client", any(rule.client and not rule.key for rule in rules)),
+                          ("server", any(rule.server and not rule.prepend for rule in rules))):
+        if not matched:
+            raise ValueError(f"some names of the {side} match no rule: the last has to match all, as :ok:all::: does")

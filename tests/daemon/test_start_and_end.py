@@ -429,7 +429,6 @@ def test_nothing_is_left_of_a_front_end(daemon: Daemon) -> None:
     assert resident_bytes(daemon) - memory < 4 << 20
 
 
-@pytest.mark.xfail(strict=True, reason="a thread that may not call setgroups(2) is taken for one that cannot serve")
 def test_a_user_namespace_without_setgroups_is_no_hindrance(tmp_path: pathlib.Path) -> None:
     """`unshare -r virtiofsd`: ids may be switched there, groups may not."""
     if subprocess.run(["unshare", "-r", "true"], capture_output=True).returncode:
