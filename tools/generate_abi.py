@@ -184,7 +184,7 @@ def syscalls() -> str:
 
 def main() -> int:
     wrong = []
-    texts = {"virtiofsd/syscalls.py": syscalls()}
+    texts = {"virtiofsd/syscalls_abi.py": syscalls()}
     for table_name, (stem, module) in TARGETS.items():
         table = Table(ROOT / "tools/abi" / f"{table_name}.toml")
         texts |= {f"{stem}.h": table.header(), f"{stem}.pxd": table.pxd(f"{stem}.h"), module: table.python()}

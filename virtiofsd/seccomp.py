@@ -9,7 +9,7 @@ import errno
 import platform
 import struct
 
-from virtiofsd.syscalls import NUMBERS
+from virtiofsd.syscalls_abi import NUMBERS
 
 ACTIONS = {"kill": 0x80000000, "trap": 0x00030000, "log": 0x7FFC0000}
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000

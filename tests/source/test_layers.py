@@ -20,7 +20,7 @@ LAYERS = {
     "dispatch": "operations",
     "the engine": "engine",
     "threads": "polling pool threads waits watchdog worker",
-    "the boundary": "device",
+    "the boundary": "device process",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
 
