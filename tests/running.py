@@ -1,5 +1,6 @@
 """A daemon under test: started, asked for its numbers, and looked at when it has ended."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -67,8 +68,12 @@ class Daemon(BackEnd):
 
     def children_of(self, part: str) -> list[int]:
         """The ids of the daemon's threads whose names have the part in them."""
-        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
-        return [int(task.name) for task in tasks.iterdir() if part in (task / "comm").read_text()]
+        found = []
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if part in (task / "comm").read_text():
+                    found.append(int(task.name))
+        return found
 
     def finish(self) -> list[str]:
         """Ends the daemon. What was wrong with it, a line each."""
