@@ -312,8 +312,8 @@ def slow(hanging: HangingMount, start_daemon: StartDaemon) -> Daemon:
     return daemon
 
 
-def submit_fsync(fuse: FuseClient, queue: int = QUEUE) -> Ticket:
-    node = fuse.lookup(1, "file", queue=queue).nodeid
+def submit_fsync(fuse: FuseClient, queue: int = QUEUE, file: str = "file") -> Ticket:
+    node = fuse.lookup(1, file, queue=queue).nodeid
     fh = fuse.open(node, queue=queue).fh
     return fuse.submit(Opcode.FSYNC, node, FSYNC_IN.pack(fh=fh), queue=queue)
 
@@ -357,7 +357,7 @@ def test_a_ring_whose_requests_hang_is_never_said_to_be_stopped(hanging: Hanging
         fuse.init()
         with hanging.hang(Opcode.FSYNC):
             submit_fsync(fuse)
-            submit_fsync(fuse, queue=2)
+            submit_fsync(fuse, queue=2, file="other")    # two of one file wait for each other in the kernel
             hanging.wait_for_held(2)
             device.connection.send(FrontRequest.GET_VRING_BASE, abi.VRING_STATE.pack(index=QUEUE))
             assert closed(device.connection)
