@@ -215,6 +215,7 @@ BAD_EXTENSIONS = {
     "a block smaller than its header": block(7, abi.FUSE_EXT_GROUPS),
     "a block larger than all": block(24, abi.FUSE_EXT_GROUPS, struct.pack("=II", 1, 5)),
     "a block larger than 4 GiB": block(0xffffffff, abi.FUSE_EXT_GROUPS, struct.pack("=II", 1, 5)),
+    "a rest too small for a block": block(12, abi.FUSE_EXT_GROUPS, struct.pack("=I", 0)) + bytes(4),
     "a second block that is too large": groups_block([5]) + block(16, abi.FUSE_EXT_GROUPS),
     "a block of groups without their number": block(8, abi.FUSE_EXT_GROUPS),
     "more groups than are there": block(16, abi.FUSE_EXT_GROUPS, struct.pack("=II", 2, 5)),

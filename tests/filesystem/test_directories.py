@@ -200,7 +200,7 @@ def test_invented_cookies_do_no_harm(fuse: FuseClient, names: list[bytes], plus:
                       abi.READ_IN.pack(fh=fh, offset=offset, size=4096), out_pages=4096, check=False)
     assert reply.error in (0, -errno.EINVAL)
     if plus and not reply.error:
-        fuse._dirents(reply.data, True)
+        fuse.dirents(reply.data, True)
     assert sorted(names_in(listed(fuse, fh, plus))) == names
 
 
@@ -291,7 +291,7 @@ def test_less_room_than_was_asked_for_is_all_that_is_filled(fuse: FuseClient, na
     fh = fuse.opendir(ROOT).fh
     reply = fuse.call(Opcode.READDIRPLUS if plus else Opcode.READDIR, ROOT, abi.READ_IN.pack(fh=fh, size=65_536),
                       out_pages=2000, check=False)
-    entries = [] if reply.error else fuse._dirents(reply.data, plus)
+    entries = [] if reply.error else fuse.dirents(reply.data, plus)
     assert reply.error == -errno.EINVAL or (entries and len(reply.data) <= 2000)
     assert set(names_in(entries)) <= set(names)
 

@@ -456,6 +456,8 @@ def test_nothing_but_files_is_ever_opened(fuse: FuseClient, share: pathlib.Path,
         if name != "folder":
             with refused(errno.ENOTDIR):
                 fuse.opendir(fuse.lookup(ROOT, name).nodeid)
+            with refused(errno.ENXIO):
+                fuse.syncfs(fuse.lookup(ROOT, name).nodeid)     # which opens what it syncs
     assert (share / "target").read_bytes() == b"data"
     assert daemon.statistics()["files_open"] == 0
 
