@@ -327,6 +327,19 @@ def test_data_behind_the_length_is_not_written(fuse: FuseClient, share: pathlib.
     assert (share / "file").read_bytes() == b""
 
 
+def test_forgets_behind_the_length_are_not_done(fuse: FuseClient, share: pathlib.Path) -> None:
+    nodes = []
+    for name in ("one", "other"):
+        (share / name).touch()
+        nodes.append(fuse.lookup(ROOT, name).nodeid)
+    body = abi.BATCH_FORGET_IN.pack(count=2) + b"".join(abi.FORGET_ONE.pack(nodeid=node, nlookup=1) for node in nodes)
+    fuse.drop(Opcode.BATCH_FORGET, 0, body, header={"len": abi.IN_HEADER.size + len(body) - 1})
+    fuse.lookups[nodes[0]] -= 1
+    with refused(errno.ESTALE):
+        fuse.getattr(nodes[0])
+    fuse.getattr(nodes[1])
+
+
 @pytest.mark.parametrize("size", [0, 1, 39])
 def test_less_than_a_header_comes_back_empty(fuse: FuseClient, share: pathlib.Path, size: int) -> None:
     """There is no unique to answer to."""
