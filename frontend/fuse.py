@@ -347,7 +347,8 @@ class FuseClient(FuseTransport):
         body = abi.OPEN_IN.pack(flags=flags)
         return abi.OPEN_OUT.unpack(self.ask(Opcode.OPENDIR, nodeid, abi.OPEN_OUT.size, body, **how))
 
-    def _dirents(self, data: bytes, plus: bool) -> list[DirEntry]:
+    def dirents(self, data: bytes, plus: bool) -> list[DirEntry]:
+        """The entries in the data of a reply, checked as Linux does."""
         entries, at = [], 0
         while at < len(data):
             entry = None
@@ -373,7 +374,7 @@ class FuseClient(FuseTransport):
         """The entries of one reply; empty at the end."""
         body = abi.READ_IN.pack(fh=fh, offset=offset, size=size)
         opcode = Opcode.READDIRPLUS if plus else Opcode.READDIR
-        return self._dirents(self.call(opcode, nodeid, body, out_pages=size, **how).data, plus)
+        return self.dirents(self.call(opcode, nodeid, body, out_pages=size, **how).data, plus)
 
     def readdirplus(self, nodeid: int, fh: int, offset: int = 0, size: int = 32768,
                     **how: Unpack[How]) -> list[DirEntry]:

@@ -67,10 +67,10 @@ cdef struct load_t:
     load_t *follower            # which ends `linger` after this one
     uint64_t linger
     uint64_t deadline
-    uint64_t limit              # operations to start, rounded up to whole cycles
+    uint64_t limit              # operations, rounded up to whole cycles
     uint64_t timeout
     uint64_t position           # next cycle's first operation
-    uint64_t started
+    uint64_t promised           # operations of the cycles begun
     uint64_t done
     uint64_t unique
     uint32_t in_flight

@@ -161,7 +161,6 @@ cdef int begin(load_t *load, slot_t *slot) noexcept nogil:
         return head
     load.by_head[head] = slot
     load.in_flight += 1
-    load.started += 1
     load.unpublished = True
     return show(load) if load.publish_each else 0
 
@@ -222,10 +221,11 @@ cdef void sample(load_t *load, uint64_t nanoseconds) noexcept nogil:
 
 cdef bint take_cycle(load_t *load, slot_t *slot, uint64_t time) noexcept nogil:
     """Gives the slot the stream's next cycle; False when the run is over."""
-    if load.started >= load.limit or time >= load.deadline or load_relaxed32(&load.stop):
+    if load.promised >= load.limit or time >= load.deadline or load_relaxed32(&load.stop):
         return False
     slot.next = load.position
     slot.left = load.cycle
+    load.promised += load.cycle
     load.position += load.cycle
     if load.position + load.cycle > load.num_ops:
         load.position = 0
@@ -453,7 +453,7 @@ cdef class Generator:
         load.linger = 0
         load.limit = limit
         load.timeout = <uint64_t>(timeout * 1e9)
-        load.started = load.done = load.data_bytes = load.num_samples = 0
+        load.promised = load.done = load.data_bytes = load.num_samples = 0
         load.wrong_header = load.wrong_length = load.wrong_error = load.wrong_data = 0
         load.stride = load.until_sample = 1
         if load.ring.call_fd >= 0:      # calls for what was before do not count
