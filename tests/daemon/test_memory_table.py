@@ -1,6 +1,7 @@
 """The guest's memory: regions that come and go while rings run, bad ones, and memory that vanishes."""
 
 import contextlib
+import fcntl
 import mmap
 import os
 import pathlib
@@ -384,6 +385,26 @@ def test_a_region_whose_requests_hang_is_never_said_to_be_gone(hanging: HangingM
     assert closing_lines(slow) == [
         "REM_MEM_REG: removing memory, 0x100000 bytes at guest address 0x100000000: "
         "FSYNC on vring 1 has not ended after 0.5 s"]
+
+
+def test_a_wait_for_a_lock_keeps_no_memory(start_daemon: StartDaemon) -> None:
+    """It may last for ever."""
+    daemon = start_daemon("--posix-lock")
+    (daemon.share / "file").touch()
+    with VirtioFs(daemon.socket, num_queues=2) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        node = fuse.lookup(1, "file").nodeid
+        fh = fuse.open(node, os.O_RDWR).fh
+        fuse.setlk(node, fh, 1, fcntl.F_WRLCK)
+        used = device.add_memory(RegionSpec(1 << 32, MIB, allocatable=False))
+        head = request_in(device, used.guest_addr, Opcode.SETLKW,
+                          fuse.lock_body(fh, 2, fcntl.F_WRLCK, 0, 100, 1, False), node, 0)
+        daemon.wait_for(lock_waits=1)
+        device.remove_memory(used)
+        assert len(mapped_files(daemon)) == 1
+        fuse.setlk(node, fh, 1, fcntl.F_UNLCK, queue=2)
+        assert device.wait(QUEUE) == [(head, 0)]    # there is nowhere to put an answer
 
 
 # Memory that vanishes

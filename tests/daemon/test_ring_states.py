@@ -1,5 +1,6 @@
 """Rings: started or not, enabled or not, in every order. Requests are answered exactly while a ring is both."""
 
+import fcntl
 import os
 import threading
 
@@ -10,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
-from frontend.fuse_abi import FSYNC_IN, READ_IN, Opcode
+from frontend.fuse_abi import FSYNC_IN, OUT_HEADER, READ_IN, Opcode
 from frontend.fuse_transport import Ticket
 from frontend.load import Generator
 from frontend.operations import getattr_op
@@ -421,6 +422,27 @@ def test_no_request_is_lost_while_its_ring_stops_and_starts(daemon: Daemon) -> N
             device.ring_enable(QUEUE, True)
         runner.join()
         assert results[0].good and results[0].operations >= 40_000
+
+
+def test_waits_for_locks_are_cut_short_when_their_ring_is_stopped(start_daemon: StartDaemon) -> None:
+    """They could last for ever, and hold up neither the ring nor the memory that they came in."""
+    daemon = start_daemon("--posix-lock")
+    (daemon.share / "file").touch()
+    with VirtioFs(daemon.socket) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        node = fuse.lookup(1, "file").nodeid
+        fh = fuse.open(node, os.O_RDWR).fh
+        fuse.setlk(node, fh, 1, fcntl.F_WRLCK)
+        body = fuse.lock_body(fh, 2, fcntl.F_WRLCK, 0, (1 << 63) - 1, 1, False)
+        ticket = fuse.submit(Opcode.SETLKW, node, body)
+        daemon.wait_for(lock_waits=1)
+        not_answered(fuse)
+        device.ring_enable(QUEUE, False)
+        device.ring_stop(QUEUE)
+        [(head, used)] = device.queues[QUEUE].poll()
+        assert (head, used) == (ticket.head, OUT_HEADER.size)
+        daemon.wait_for(lock_waits=0)
 
 
 # Reset

@@ -278,6 +278,23 @@ sys.exit(main())
 
 # Ending
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make every sandbox")
+@pytest.mark.parametrize("mode", ["namespace", pytest.param("chroot", marks=pytest.mark.xfail(
+    strict=True, reason="from its chroot the daemon cannot reach the socket to remove it"))])
+def test_a_daemon_in_a_sandbox_ends_as_one_without(start_daemon: StartDaemon, mode: str) -> None:
+    for signalled in (True, False):
+        daemon = start_daemon("--sandbox", mode)
+        (daemon.share / "file").touch()
+        with VirtioFs(daemon.socket) as device:
+            fuse = FuseClient(device)
+            fuse.init()
+            fuse.lookup(1, "file")
+            if signalled:
+                daemon.process.send_signal(signal.SIGTERM)
+                ended(daemon)
+        ended(daemon)
+
+
 @pytest.fixture(params=[signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def ending(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
     return request.param
