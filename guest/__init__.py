@@ -5,8 +5,10 @@
     init.sh     the first process inside a guest: mounts, then the agent
     agent.sh    inside a guest: runs the scripts that the host sends
     boot.py     starts a guest and talks to its agent
+    monitor.py  QEMU's monitor, for what a machine's owner does to it
     process.py  processes that end with the process that started them
     root.py     a Debian tree that a guest can have as its root
+    mirror.py   the packages from which a guest installs a Debian without a network
     demo.py     what `make demo` shows
 
 `python -m guest --help` runs one script in one guest.

@@ -11,7 +11,7 @@
 cd /run/guest
 IFS=,
 set -- $GUEST_CHANNELS
-unset IFS GUEST_CHANNELS GUEST_ROOT GUEST_ROOT_OPTIONS
+unset IFS GUEST_CHANNELS GUEST_ROOT GUEST_ROOT_OPTIONS GUEST_OVERLAY
 for device; do
   until [ -c "/dev/$device" ]; do usleep 1000; done
   case $device in tty*) stty -F "/dev/$device" raw -echo ;; esac

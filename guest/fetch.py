@@ -11,6 +11,7 @@ whole, and not before; whoever asks for an item that another process is fetching
 
 import contextlib
 import fcntl
+import lzma
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from pathlib import Path
 
 KERNEL_SUITE = "trixie"  # its kernel is 6.12
 NEWEST_SUITE = "sid"
+MODULES = ("overlay",)  # of either kernel, for guests that ask for it
 FALLBACK_MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -204,18 +206,26 @@ def _say_sizes(print_uris: str) -> None:
 
 
 def kernel() -> Path:
-    """A stock Linux 6.12 for QEMU; virtio-pci, FUSE and virtio-fs are built in, so a guest needs no module."""
+    """A stock Linux 6.12 for QEMU, with its `modules` beside it.
+
+    virtio-pci, FUSE and virtio-fs are built in, so most guests need no module.
+    """
 
     def make(folder: Path) -> None:
         deb = Suite(KERNEL_SUITE).package("linux-image-cloud-amd64", folder)
-        boot = ["./boot/vmlinuz-*", "./boot/config-*"]
+        wanted = ["./boot/vmlinuz-*", "./boot/config-*", *(f"*/{module}.ko.xz" for module in MODULES)]
         with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as contents:
-            unpack = ["tar", "-x", "--strip-components=2", "--wildcards", *boot]
+            unpack = ["tar", "-x", "--transform=s,.*/,,", "--wildcards", *wanted]
             subprocess.run(unpack, stdin=contents.stdout, cwd=folder, check=True)
         deb.unlink()
         next(folder.glob("vmlinuz-*")).rename(folder / "vmlinuz")
+        (folder / "modules").mkdir()
+        for module in MODULES:
+            packed = folder / f"{module}.ko.xz"
+            (folder / "modules" / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))
+            packed.unlink()
 
-    return item("kernel", make) / "vmlinuz"
+    return item("linux", make) / "vmlinuz"
 
 
 def busybox() -> Path:
@@ -232,7 +242,7 @@ def busybox() -> Path:
 
 
 def uml() -> Path:
-    """A folder with User-Mode Linux, the newest FUSE client at hand: `linux`, and `modules` to load in order.
+    """A folder with User-Mode Linux, the newest FUSE client at hand: `linux`, and its `modules`.
 
     One CPU; system calls of the guest's processes are slow, so it tests behaviour and not speed.
     """
@@ -242,16 +252,16 @@ def uml() -> Path:
             raise FetchError("User-Mode Linux needs patchelf: apt-get install patchelf")
         Suite(NEWEST_SUITE).tree(["user-mode-linux"], folder)
         (folder / "modules").mkdir()
-        for module in ("fuse", "virtiofs"):
+        for module in ("fuse", "virtiofs", *MODULES):
             next((folder / "usr/lib/uml/modules").rglob(f"{module}.ko")).rename(folder / "modules" / f"{module}.ko")
         (folder / "usr/bin/linux.uml").rename(folder / "linux")
         shutil.rmtree(folder / "usr/lib/uml")
         # The kernel executes itself anew while it starts, so a wrapper that calls the loader won't do.
-        libraries = cache() / "uml" / LIBRARIES
+        libraries = cache() / "linux-uml" / LIBRARIES
         patch = ["patchelf", "--set-interpreter", f"{libraries}/{LOADER}", "--set-rpath", str(libraries)]
         subprocess.run([*patch, folder / "linux"], check=True)
 
-    return item("uml", make)
+    return item("linux-uml", make)
 
 
 def qemu_sid() -> Path:

@@ -4,6 +4,8 @@
 # what it doesn't know as environment variables:
 #
 #   GUEST_ROOT, GUEST_ROOT_OPTIONS   tag and mount options of the share that becomes the root; unset: none does
+#   GUEST_OVERLAY                    the root is an overlay over that share; its upper layer is on the share of this
+#                                    tag, or "tmpfs"
 #   GUEST_CHANNELS                   the devices of agent.sh
 
 if [ "$0" != /run/guest/init ]; then
@@ -33,7 +35,18 @@ done
 cd /run/guest
 
 [ -n "$GUEST_ROOT" ] || exec /run/guest/agent
-mount -t virtiofs -o "$GUEST_ROOT_OPTIONS" "$GUEST_ROOT" /newroot ||
-  { echo "guest: cannot mount $GUEST_ROOT as the root"; poweroff -f; }
+share() { mount -t virtiofs -o "$@" || { echo "guest: cannot mount $2"; poweroff -f; }; }
+
+case $GUEST_OVERLAY in
+  '') share "$GUEST_ROOT_OPTIONS" "$GUEST_ROOT" /newroot ;;
+  *)
+    mkdir lower over
+    share "$GUEST_ROOT_OPTIONS" "$GUEST_ROOT" lower
+    if [ "$GUEST_OVERLAY" = tmpfs ]; then mount -t tmpfs over over; else share rw "$GUEST_OVERLAY" over; fi
+    mkdir -p over/upper over/work
+    mount -t overlay -o lowerdir=lower,upperdir=over/upper,workdir=over/work overlay /newroot ||
+      { echo "guest: cannot mount the overlay"; poweroff -f; }
+    ;;
+esac
 for folder in /proc /sys /dev /run /tmp; do mount --move $folder /newroot$folder; done
 exec switch_root /newroot /run/guest/agent

@@ -61,18 +61,22 @@ def install(root: Path, deb: Path) -> None:
         (root / "tmp" / deb.name).unlink()
 
 
-def _make(folder: Path) -> None:
+def debootstrap(*arguments: str | Path) -> None:
+    """Runs it as root; what it says is in root.log of the cache."""
     if os.geteuid() or not shutil.which("debootstrap"):
-        raise fetch.FetchError("a root tree is made by root, with the package debootstrap")
-    release, mirror = fetch.debian_release(), fetch.debian_mirror()
-    fetch.say(f"installing Debian {release} for guests, from {mirror}: 150 MB, a minute or two")
+        raise fetch.FetchError("a Debian for guests is made by root, with the package debootstrap")
     log = fetch.cache() / "root.log"
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, str(folder), mirror]
     with log.open("w") as file:
-        done = subprocess.run(command, stdout=file, stderr=file, check=False)
+        done = subprocess.run(["debootstrap", *arguments], stdout=file, stderr=file, check=False)
     if done.returncode:
         tail = "\n".join(log.read_text().splitlines()[-20:])
         raise fetch.FetchError(f"debootstrap failed; the end of {log}:\n{tail}")
+
+
+def _make(folder: Path) -> None:
+    release, mirror = fetch.debian_release(), fetch.debian_mirror()
+    fetch.say(f"installing Debian {release} for guests, from {mirror}: 150 MB, a minute or two")
+    debootstrap("--variant=minbase", f"--include={','.join(PACKAGES)}", release, folder, mirror)
     for deb in (folder / "var/cache/apt/archives").glob("*.deb"):
         deb.unlink()
     (folder / "etc/hostname").write_text("guest\n")
