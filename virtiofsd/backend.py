@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import socket
 import stat
 import sys
 import threading
@@ -14,13 +13,14 @@ from typing import NamedTuple
 from virtiofsd import vhost_user_abi as abi
 from virtiofsd import virtio_abi as virtio
 from virtiofsd._ring.device import Device
+from virtiofsd.back_channel import BackChannel
 from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError
 from virtiofsd.guest_memory import SLOTS_MAX, GuestMemory, Region
 from virtiofsd.log import TRACE, log
 from virtiofsd.options import VRINGS_MAX
 from virtiofsd.sandbox import Inside
 from virtiofsd.settings import settings_of
-from virtiofsd.vhost_user_abi import BackRequest, FrontRequest
+from virtiofsd.vhost_user_abi import FrontRequest
 from virtiofsd.vrings import Vring
 from virtiofsd.waiting import DrainTimeoutError, PeerLeftError, Waiter
 
@@ -77,10 +77,9 @@ class Backend:
         self.vrings = [Vring(self.device, self.waiter, index) for index in range(self.queue_count)]
         self.memory = GuestMemory(self.device, self.waiter, self.vrings)
         self.offered = PROTOCOL_FEATURES | (abi.VHOST_USER_PROTOCOL_F_CONFIG if options.tag else 0)
-        self.features = 0
         self.protocol_features = 0
         self.status = 0
-        self.backend_fd = -1
+        self.back_channel = BackChannel(self.device)
         self.ending_session: threading.Event | None = None
         asyncio.get_running_loop().add_reader(self.device.event_fd, self._on_event)
 
@@ -137,7 +136,8 @@ class Backend:
         for kind, queue, what in self.device.events():
             if kind == "queue-broken":
                 log.error("vring %d is broken and not served any more: %s", queue, what)
-                self._send_error(queue)
+                if self._inband and not self.vrings[queue].has_error:
+                    self.back_channel.send_error(queue)
             elif kind == "bad-chain":
                 log.warning("vring %d: a request came back empty, its chain had %s", queue, what)
             elif kind == "thread-failed":
@@ -146,30 +146,11 @@ class Backend:
                 log.warning("%s more events of vrings", what)
         if self.device.memory_gone:
             self._memory_gone()
-        self._send_lost_calls()
+        self.back_channel.send_lost_calls()
         self.waiter.heard()
-
-    def _send_lost_calls(self) -> None:
-        """In-band calls that found the channel full are sent when the front-end has read from it."""
-        if self.backend_fd < 0:
-            return
-        loop = asyncio.get_running_loop()
-        if self.device.send_lost_calls():
-            loop.remove_writer(self.backend_fd)
-        else:
-            loop.add_writer(self.backend_fd, self._send_lost_calls)
 
     def _memory_gone(self) -> None:
         self.channel.fail(ProtocolError("guest memory is gone: its file was truncated"))
-
-    def _send_error(self, index: int) -> None:
-        """The in-band error of a vring; one with a descriptor has been signalled by the data plane."""
-        if self._inband and not self.vrings[index].has_error:
-            payload = abi.VRING_STATE.pack(index=index)
-            header = abi.HEADER.pack(request=BackRequest.VRING_ERR, flags=abi.VHOST_USER_VERSION, size=len(payload))
-            channel = socket.socket(fileno=os.dup(self.backend_fd))
-            with channel, contextlib.suppress(OSError):
-                channel.send(header + payload, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
     # The end.
 
@@ -186,7 +167,7 @@ class Backend:
             log.error("%s", error)
         finally:
             asyncio.get_running_loop().remove_reader(self.device.event_fd)
-            self._close_channel()
+            self.back_channel.close()
         return self.free()
 
     def free(self) -> bool:
@@ -222,7 +203,6 @@ class Backend:
         features = int.from_bytes(message.payload, sys.byteorder)
         if features & ~FEATURES:
             raise ProtocolError(f"features {features & ~FEATURES:#x} were not offered")
-        self.features = features
         for vring in self.vrings:
             vring.features = features
             if not features & abi.VHOST_USER_F_PROTOCOL_FEATURES:
@@ -267,17 +247,10 @@ class Backend:
     async def set_backend_req_fd(self, message: Message) -> None:
         if [self._kind(fd) for fd in message.fds] != ["socket"]:
             raise ProtocolError("it comes with one socket")
-        self._close_channel()
-        self.backend_fd = message.take_fd()
+        self.back_channel.open(message.take_fd())
         for vring in self.vrings:
             if vring.started:
                 self._find_call(vring)
-
-    def _close_channel(self) -> None:
-        if self.backend_fd >= 0:
-            asyncio.get_running_loop().remove_writer(self.backend_fd)
-            os.close(self.backend_fd)
-            self.backend_fd = -1
 
     def _kind(self, fd: int) -> str:
         """What can be done with a descriptor of the front-end's: "eventfd", "socket", or "neither"."""
@@ -376,13 +349,13 @@ class Backend:
     @property
     def _inband(self) -> bool:
         """Whether what concerns a ring without a descriptor for it travels as messages to the front-end."""
-        return self.backend_fd >= 0 and bool(
+        return bool(self.back_channel) and bool(
             self.protocol_features & abi.VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS)
 
     def _find_call(self, vring: Vring) -> None:
         """A ring without a descriptor to signal the driver by does it in-band, if that is agreed on: else it polls."""
         if self._inband and not vring.has_call:
-            self.device.set_call(vring.index, os.dup(self.backend_fd), "message")
+            self.device.set_call(vring.index, self.back_channel.descriptor(), "message")
 
     async def reset_device(self, message: Message) -> None:
         """Everything as after the connection, but for memory, features and the session with the front-end."""

@@ -18,7 +18,6 @@ from frontend.memory import Region
 from frontend.vhost_user import ClosedError, Connection, readable
 from tests.running import SECONDS, Daemon
 from virtiofsd import vhost_user_abi as abi
-from virtiofsd.vhost_user_abi import FrontRequest
 
 MOMENT = 0.02    # long enough for what must not happen to happen nearly always; what must happen is waited for
 ALL = abi.VHOST_USER_F_PROTOCOL_FEATURES | 1 << 32 | 1 << 29 | 1 << 28
@@ -186,5 +185,3 @@ def queue_addresses(device: VirtioFs, index: int) -> tuple[int, int, int]:
     queue = device.queues[index]
     return tuple(device.memory.user(gpa) for gpa in (queue.desc_gpa, queue.avail_gpa, queue.used_gpa))
 
-
-ORDERS = [request for request in FrontRequest if not request.name.startswith("GET_")]

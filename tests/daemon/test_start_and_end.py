@@ -285,10 +285,13 @@ def test_a_daemon_in_a_sandbox_ends_as_one_without(start_daemon: StartDaemon, mo
     for signalled in (True, False):
         daemon = start_daemon("--sandbox", mode)
         (daemon.share / "file").touch()
-        with VirtioFs(daemon.socket) as device:
+        with VirtioFs(daemon.socket, profile="uml" if signalled else "qemu") as device:
             fuse = FuseClient(device)
             fuse.init()
             fuse.lookup(1, "file")
+            device.stop()
+            device.start()
+            answered(fuse, [ask(fuse)])
             if signalled:
                 daemon.process.send_signal(signal.SIGTERM)
                 ended(daemon)
