@@ -25,6 +25,11 @@ cdef void keep_suid(Context *ctx, bint keep) noexcept nogil:
         ctx.keeps_suid = keep
 
 
+cdef void keep_suid_as_caller(Context *ctx, const Request *request) noexcept nogil:
+    """For changes that come without a flag: HANDLE_KILLPRIV_V2 leaves them all to the daemon."""
+    keep_suid(ctx, request.header.uid == 0)
+
+
 cdef int caller_ids(const Context *ctx, const Request *request, uint32_t *uid, uint32_t *gid) noexcept nogil:
     """The caller's ids on the host. 0, or -EPERM for one that may not be used."""
     cdef int error

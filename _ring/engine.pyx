@@ -10,7 +10,7 @@ from .memory cimport MemoryMap
 from .slowness cimport SLOW_US
 from .ticks cimport ticks_per_us
 from .request cimport Request, request_create, request_destroy
-from .virtqueue cimport QUEUE_MEMORY_GONE, Virtqueue, ring_break, ring_next, ring_push, ring_signal
+from .virtqueue cimport QUEUE_MEMORY_GONE, QUEUE_OK, Virtqueue, ring_break, ring_next, ring_push, ring_signal
 
 
 cdef int engine_init(Engine *engine) noexcept nogil:
@@ -113,8 +113,6 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcep
     store_release32(&request.busy, 1)
     error = chain_collect(&request.chain, queue, <MemoryMap *> load_pointer(<void **> &engine.map), head)
     unlock(&queue.avail_lock)
-    if load_acquire32(&engine.memory_gone):
-        break_queue(engine, queue, QUEUE_MEMORY_GONE)
     if error == CHAIN_OK:
         return 1
     queue.bad_chains[error] += 1
@@ -140,6 +138,8 @@ cdef void complete(Engine *engine, Request *request) noexcept nogil:
     chain_let_go(&request.chain)
     store_release32(&request.busy, 0)
     ring_push(request.queue, request.head, request.written)
+    if load_acquire32(&engine.memory_gone) and request.queue.error == QUEUE_OK:
+        break_queue(engine, request.queue, QUEUE_MEMORY_GONE)
     if load_acquire32(&engine.waiting):
         notify(engine)
 

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32
-from .caller cimport keep_suid
+from .caller cimport keep_suid, keep_suid_as_caller
 from .chain cimport Chain, chain_trim_readable, chain_trim_writable, iovec_advance
 from .descriptors cimport descriptors_close, descriptors_open
 from .entries cimport cuts_much, open_inode
@@ -356,6 +356,7 @@ cdef int op_fallocate(Context *ctx, Request *request) noexcept nogil:
     handle = file_of(ctx, request, args.fh)
     if handle == NULL:
         return -EBADF
+    keep_suid_as_caller(ctx, request)
     error = sys_fallocate(handle.fd, <int> args.mode, <int64_t> args.offset, <int64_t> args.length)
     handle_release(&ctx.share.handles, handle)
     return error if error < 0 else reply(request, NULL, 0)
@@ -375,6 +376,7 @@ cdef int64_t copy_range(Context *ctx, Request *request, uint64_t most) noexcept 
     source = file_of(ctx, request, args.fh_in)
     target = handle_acquire(&ctx.share.handles, args.fh_out, args.nodeid_out, False)
     if source != NULL and target != NULL:
+        keep_suid_as_caller(ctx, request)
         copied = sys_copy_file_range(source.fd, &source_offset, target.fd, &target_offset,
                                      args.len if args.len < most else most, 0)
     if source != NULL:

@@ -5,7 +5,7 @@ A lock that is not free is waited for by a thread of its own (waits.pyx): neithe
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .descriptors cimport descriptors_open
+from .descriptors cimport descriptors_close, descriptors_open
 from .entries cimport open_inode
 from .fuse_abi cimport FUSE_FLOCK_LOCKS, FUSE_LK_FLOCK, FUSE_POSIX_LOCKS, fuse_lk_in, fuse_lk_out
 from .handles cimport Handle, handle_acquire, handle_release
@@ -50,6 +50,8 @@ cdef int open_for_locks(Context *ctx, uint64_t nodeid) noexcept nogil:
     if fd == -EACCES or fd == -EPERM or fd == -EROFS:
         fd = open_inode(ctx, inode, O_RDONLY)
     inode_release(&ctx.share.inodes, inode)
+    if fd < 0:
+        descriptors_close(&ctx.share.descriptors)
     return fd
 
 

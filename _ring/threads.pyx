@@ -92,12 +92,13 @@ cdef void *thread_main(void *argument) noexcept nogil:
     if thread.spare != NULL:
         give_request(pool.engine, thread.spare)
         thread.spare = NULL
+    threads_reap(pool)
     pool_leave(pool, thread)
     return NULL
 
 
 cdef void threads_reap(Pool *pool) noexcept nogil:
-    """Joins the threads that have ended."""
+    """Joins the threads that have ended; each that ends does so for those before it."""
     cdef Thread *thread
     cdef Thread *following
     lock(&pool.lock)

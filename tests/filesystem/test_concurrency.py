@@ -373,25 +373,26 @@ def mappings(guest: Guest) -> int:
     return len(pathlib.Path(f"/proc/{guest.daemon.process.pid}/maps").read_text().splitlines())
 
 
-@pytest.mark.xfail(strict=True, reason="threads.threads_reap is only called when the device is closed: the stacks and "
-                                       "contexts of threads that have ended stay")
-def test_the_threads_of_a_burst_of_slow_requests_leave_nothing(connect: Connect) -> None:
+def test_the_threads_of_bursts_of_slow_requests_leave_nothing(connect: Connect) -> None:
+    """The C library keeps the stacks of some for those that come next: what each burst adds must not be left."""
     guest = connect(queue_size=256)
     entry, opened = guest.fuse.create(ROOT, "file")
     guest.fuse.fsync(entry.nodeid, opened.fh)
-    usual, before = threads_of(guest), mappings(guest)
-    threads = 0
-    for _ in range(50):
-        tickets = [guest.fuse.submit(Opcode.FSYNC, entry.nodeid, abi.FSYNC_IN.pack(fh=opened.fh)) for _ in range(100)]
-        for ticket in tickets:
-            assert not guest.fuse.complete(ticket).error
-        threads = threads_of(guest) - usual
-        if threads > 20:
-            break
-    assert threads > 20, "there was no burst"
-    deadline = time.monotonic() + 30
-    while threads_of(guest) > usual:    # they end when they have had nothing to do for a while
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    # Each has at least a stack and a guard; the C library may keep a few for the next ones.
-    assert mappings(guest) < before + threads
+    usual, before, most = threads_of(guest), mappings(guest), 0
+    for _ in range(3):
+        threads = 0
+        for _ in range(50):
+            tickets = [guest.fuse.submit(Opcode.FSYNC, entry.nodeid, abi.FSYNC_IN.pack(fh=opened.fh))
+                       for _ in range(100)]
+            for ticket in tickets:
+                assert not guest.fuse.complete(ticket).error
+            threads = threads_of(guest) - usual
+            if threads > 20:
+                break
+        assert threads > 20, "there was no burst"
+        deadline = time.monotonic() + 30
+        while threads_of(guest) > usual:    # they end when they have had nothing to do for a while
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        most = max(most, threads)
+    assert mappings(guest) < before + 3 * most, "each thread had a stack and a guard"

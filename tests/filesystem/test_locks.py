@@ -228,7 +228,6 @@ def test_there_is_a_bound_on_waits(connect: Connect) -> None:
             guest.fuse.complete(ticket)
 
 
-@pytest.mark.xfail(strict=True, reason="lock_ops.open_for_locks keeps the place that it counted when the open fails")
 def test_locks_of_what_cannot_be_opened_count_no_descriptor(start_daemon: StartDaemon) -> None:
     daemon = start_daemon("--posix-lock")
     (daemon.share / "file").touch()
