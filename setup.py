@@ -5,7 +5,7 @@ Switches, in the environment:
   VIRTIOFSD_BUILD=debug      -O0 with debug symbols, and the data plane's own assertions
   VIRTIOFSD_BUILD=sanitize   AddressSanitizer and UndefinedBehaviorSanitizer, and the assertions
   VIRTIOFSD_ANNOTATE=1       Cython's annotated source, build/cython/**/*.html
-  VIRTIOFSD_FRONTEND=1       also the front-end of tests and benchmarks (frontend/), which is never installed
+  VIRTIOFSD_FRONTEND=1       also the front-end of tests and benchmarks (frontend/, bench/), which is never installed
 """
 
 import os
@@ -41,7 +41,7 @@ def extensions() -> list[Extension]:
     compile_flags, link_flags = FLAGS[build]
     folders = [("virtiofsd/_ring", "virtiofsd._ring")]
     if os.environ.get("VIRTIOFSD_FRONTEND") == "1":
-        folders.append(("frontend", "frontend"))
+        folders += [("frontend", "frontend"), ("bench", "bench")]
     found: list[Extension] = []
     for folder, package in folders:
         headers = [str(path) for path in sorted(pathlib.Path(folder).glob("*.h"))]

@@ -1,0 +1,1 @@
+"""Benchmarks: this daemon, the reference daemon and the bare host, in turn, in one run. See docs/performance.md."""
