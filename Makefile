@@ -1,11 +1,11 @@
 # Everything a developer does here. Each target sets up what it needs (tools/setup), so a fresh checkout will do.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check clean distclean
+.PHONY: help build demo test bench bench-compare check clean distclean
 BIN := .venv/bin
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 build: ## compile virtiofsd in place, with .venv to run it
 	@tools/setup build
@@ -19,17 +19,31 @@ test: ## the tests, in Linux guests too [ARGS="-m 'not guest' ..."]
 	@$(BIN)/python -m guest.fetch kernel busybox uml >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
 
+bench: ## measure this and the reference daemon [QUICK=1 ROWS=getattr,lookup PARTS=rows ROUNDS=5 SECONDS=0.5]
+	@tools/setup bench
+	@$(BIN)/python -m guest.fetch reference >/dev/null
+	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROWS),--rows $(ROWS)) $(if $(PARTS),--parts $(PARTS)) \
+	  $(if $(CASES),--cases $(CASES)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+bench-compare: ## the last result as ratios to an older one: make bench-compare OLD.json [NEW.json]
+	@tools/setup bench
+	@$(BIN)/python -m bench.compare $(filter %.json,$(MAKECMDGOALS))
+
+ifneq ($(filter bench-compare,$(MAKECMDGOALS)),)
+%.json: ; @:
+endif
+
 check: ## linters, types, generated files, and no Python on the path of a request
 	@tools/setup check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/cython-lint _ring frontend
+	$(BIN)/cython-lint _ring frontend bench
 	$(BIN)/python tools/generate_abi.py --check
 	$(if $(wildcard tools/check_hot_path.py),$(BIN)/python tools/check_hot_path.py)
 
 clean: ## remove what was built
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .venv/.built
-	rm -f _ring/*.so frontend/*.so
+	rm -f _ring/*.so frontend/*.so bench/*.so
 	find . -name .cache -prune -o -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv and what was fetched for guests, too
