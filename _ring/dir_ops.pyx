@@ -7,13 +7,14 @@ from .entries cimport is_dot, is_dotdot, lookup_name, open_inode
 from .file_ops cimport add_handle, release
 from .fuse_abi cimport (
     FUSE_FSYNC_FDATASYNC, fuse_dirent, fuse_direntplus, fuse_entry_out, fuse_fsync_in, fuse_open_out, fuse_read_in)
-from .handles cimport Handle, handle_acquire, handle_release
+from .handles cimport Handle, handle_release
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport INODE_ROOT, Inode
 from .linux cimport (
-    EBADF, EINVAL, ENOENT, ENOTDIR, ESTALE, O_RDONLY, S_IFDIR, SEEK_SET, linux_dirent, memcpy, memset, strlen,
+    EINVAL, ENOENT, ENOSYS, ENOTDIR, ESTALE, O_RDONLY, S_IFDIR, SEEK_SET, linux_dirent, memcpy, memset, strlen,
     sys_fdatasync, sys_fsync, sys_getdents64, sys_lseek)
 from .mutex cimport lock, unlock
+from .opened cimport handle_of, opens_nothing
 from .request cimport Request, next_bytes, reply
 from .share cimport SCRATCH, Context
 
@@ -27,9 +28,12 @@ cdef enum:
 
 
 cdef int op_opendir(Context *ctx, Request *request) noexcept nogil:
-    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef Inode *inode
     cdef fuse_open_out out
     cdef int error
+    if opens_nothing(ctx, True):
+        return -ENOSYS
+    inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
     if inode == NULL:
         return -ESTALE
     error = descriptors_open(&ctx.share.descriptors) if inode.kind == S_IFDIR else -ENOTDIR
@@ -134,6 +138,7 @@ cdef int read_directory(Context *ctx, Request *request, bint plus) noexcept nogi
     cdef Inode *directory
     cdef Handle *handle
     cdef int64_t filled
+    cdef int error
     if room > request.chain.writable_bytes:
         room = request.chain.writable_bytes
     if room > HALF:
@@ -141,8 +146,8 @@ cdef int read_directory(Context *ctx, Request *request, bint plus) noexcept nogi
     directory = inode_acquire(&ctx.share.inodes, request.header.nodeid)
     if directory == NULL:
         return -ESTALE
-    handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, True)
-    filled = -EBADF
+    handle = handle_of(ctx, args.fh, request.header.nodeid, True, &error)
+    filled = error
     if handle != NULL:
         lock(&handle.lock)
         filled = fill_reply(ctx, directory, handle, args.offset, <uint32_t> room, plus, out)
@@ -166,10 +171,10 @@ cdef int op_releasedir(Context *ctx, Request *request) noexcept nogil:
 
 cdef int op_fsyncdir(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_fsync_in *args = <const fuse_fsync_in *> next_bytes(request, sizeof(fuse_fsync_in))
-    cdef Handle *handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, True)
     cdef int error
+    cdef Handle *handle = handle_of(ctx, args.fh, request.header.nodeid, True, &error)
     if handle == NULL:
-        return -EBADF
+        return error
     error = sys_fdatasync(handle.fd) if args.fsync_flags & FUSE_FSYNC_FDATASYNC else sys_fsync(handle.fd)
     handle_release(&ctx.share.handles, handle)
     return error if error < 0 else reply(request, NULL, 0)

@@ -9,7 +9,7 @@ from .descriptors cimport descriptors_close, descriptors_open
 from .entries cimport cuts_much, open_inode
 from .freshness cimport still_fresh
 from .fuse_abi cimport (
-    FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_PARALLEL_DIRECT_WRITES, FUSE_FLOCK_LOCKS,
+    FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FOPEN_PARALLEL_DIRECT_WRITES, FUSE_FLOCK_LOCKS,
     FUSE_FSYNC_FDATASYNC, FUSE_OPEN_KILL_SUIDGID, FUSE_POSIX_LOCKS, FUSE_RELEASE_FLOCK_UNLOCK, FUSE_RELEASE_FLUSH,
     FUSE_WRITEBACK_CACHE, FUSE_WRITE_KILL_SUIDGID, fuse_copy_file_range_in, fuse_copy_file_range_out, fuse_fallocate_in,
     fuse_flush_in, fuse_fsync_in, fuse_lseek_in, fuse_lseek_out, fuse_open_in, fuse_open_out, fuse_read_in,
@@ -19,11 +19,13 @@ from .inode_cache cimport inode_fd, make_room
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .linux cimport (
-    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENXIO, EOPNOTSUPP, EROFS, ESTALE, IOV_MAX,
-    LOCK_UN, O_ACCMODE, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG,
-    SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx, memset, sys_close, sys_copy_file_range, sys_dup,
-    sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv, sys_preadv2, sys_pwritev, sys_statx)
+    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENOSYS, ENXIO, EOPNOTSUPP, EROFS, ESTALE,
+    IOV_MAX, LOCK_UN, O_ACCMODE, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR,
+    S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx, memset, sys_close, sys_copy_file_range,
+    sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv, sys_preadv2, sys_pwritev,
+    sys_statx)
 from .lock_owners cimport cancel_handle, owner_drop
+from .opened cimport handle_of, opens_nothing
 from .request cimport WOULD_SLEEP, Request, next_bytes, reply, reply_in_place
 from .share cimport CACHE_ALWAYS, CACHE_METADATA, CACHE_NEVER, Context
 from .xattr_ops cimport drop_capabilities
@@ -106,6 +108,8 @@ cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint 
         descriptors_close(&ctx.share.descriptors)
     else:
         out.open_flags = cache_flags(ctx, inode, fd, flags, directory)
+        if not directory and flags & O_ACCMODE == O_RDONLY and not ctx.share.flags & FUSE_POSIX_LOCKS:
+            out.open_flags |= FOPEN_NOFLUSH   # nothing to write, and no locks to give up
         error = handle_add(&ctx.share.handles, fd, nodeid, inode.mount, flags, directory, &out.fh)
         if error == 0 and counts_opens(ctx, inode):
             fetch_add32(&inode.opens, 1)
@@ -122,6 +126,8 @@ cdef int op_open(Context *ctx, Request *request) noexcept nogil:
     cdef Inode *inode
     cdef int fd
     cdef int error = may_open(ctx, args.flags)
+    if error == 0 and opens_nothing(ctx, False):
+        error = -ENOSYS
     if error < 0:
         return error
     inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
@@ -144,8 +150,8 @@ cdef int op_open(Context *ctx, Request *request) noexcept nogil:
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 
-cdef inline Handle *file_of(Context *ctx, const Request *request, uint64_t fh) noexcept nogil:
-    return handle_acquire(&ctx.share.handles, fh, request.header.nodeid, False)
+cdef inline Handle *file_of(Context *ctx, const Request *request, uint64_t fh, int *error) noexcept nogil:
+    return handle_of(ctx, fh, request.header.nodeid, False, error)
 
 
 cdef uint64_t bytes_of(const iovec *iov, uint32_t count) noexcept nogil:
@@ -220,6 +226,7 @@ cdef int64_t read_cached(Context *ctx, Request *request, Handle *handle, uint64_
 cdef int op_read(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_read_in *args = <const fuse_read_in *> next_bytes(request, sizeof(fuse_read_in))
     cdef Handle *handle
+    cdef int error
     cdef uint64_t offset = args.offset + request.done
     cdef uint64_t size = args.size - request.done
     cdef int64_t got
@@ -227,9 +234,9 @@ cdef int op_read(Context *ctx, Request *request) noexcept nogil:
         return -EINVAL
     if request.chain.writable_bytes < size:
         return -EINVAL
-    handle = file_of(ctx, request, args.fh)
+    handle = file_of(ctx, request, args.fh, &error)
     if handle == NULL:
-        return -EBADF
+        return error
     chain_trim_writable(&request.chain, size)
     if ctx.may_sleep or ctx.share.inodes.mounts[handle.mount].no_nowait:
         got = transfer(handle.fd, request.chain.iov + request.chain.write_first,
@@ -246,14 +253,15 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_write_in *args = <const fuse_write_in *> next_bytes(request, sizeof(fuse_write_in))
     cdef fuse_write_out out
     cdef Handle *handle
+    cdef int error
     cdef int64_t written
     if <int64_t> args.offset < 0 or <int64_t> (args.offset + args.size) < 0:
         return -EFBIG
     if request.chain.readable_bytes < args.size:
         return -EINVAL
-    handle = file_of(ctx, request, args.fh)
+    handle = file_of(ctx, request, args.fh, &error)
     if handle == NULL:
-        return -EBADF
+        return error
     chain_trim_readable(&request.chain, args.size)
     keep_suid(ctx, not args.write_flags & FUSE_WRITE_KILL_SUIDGID)
     written = transfer(handle.fd, request.chain.iov + request.chain.read_first,
@@ -300,10 +308,13 @@ cdef int op_release(Context *ctx, Request *request) noexcept nogil:
 cdef int op_flush(Context *ctx, Request *request) noexcept nogil:
     """A close() in the guest: errors that a file system reports only then (NFS, quotas) are had by closing a copy."""
     cdef const fuse_flush_in *args = <const fuse_flush_in *> next_bytes(request, sizeof(fuse_flush_in))
-    cdef Handle *handle = file_of(ctx, request, args.fh)
+    cdef Handle *handle
     cdef int error
+    if opens_nothing(ctx, False):
+        return -ENOSYS
+    handle = file_of(ctx, request, args.fh, &error)
     if handle == NULL:
-        return -EBADF
+        return error
     if ctx.share.flags & FUSE_POSIX_LOCKS:
         owner_drop(&ctx.share.locks, request.header.nodeid, args.lock_owner)
     error = sys_dup(handle.fd)
@@ -315,10 +326,10 @@ cdef int op_flush(Context *ctx, Request *request) noexcept nogil:
 
 cdef int op_fsync(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_fsync_in *args = <const fuse_fsync_in *> next_bytes(request, sizeof(fuse_fsync_in))
-    cdef Handle *handle = file_of(ctx, request, args.fh)
     cdef int error
+    cdef Handle *handle = file_of(ctx, request, args.fh, &error)
     if handle == NULL:
-        return -EBADF
+        return error
     error = sys_fdatasync(handle.fd) if args.fsync_flags & FUSE_FSYNC_FDATASYNC else sys_fsync(handle.fd)
     handle_release(&ctx.share.handles, handle)
     return error if error < 0 else reply(request, NULL, 0)
@@ -329,14 +340,15 @@ cdef int op_lseek(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_lseek_in *args = <const fuse_lseek_in *> next_bytes(request, sizeof(fuse_lseek_in))
     cdef fuse_lseek_out out
     cdef Handle *handle
+    cdef int error
     cdef int64_t found
     if args.whence != SEEK_DATA and args.whence != SEEK_HOLE:
         return -EINVAL
     if <int64_t> args.offset < 0:
         return -ENXIO
-    handle = file_of(ctx, request, args.fh)
+    handle = file_of(ctx, request, args.fh, &error)
     if handle == NULL:
-        return -EBADF
+        return error
     found = sys_lseek(handle.fd, <int64_t> args.offset, <int> args.whence)
     handle_release(&ctx.share.handles, handle)
     if found < 0:
@@ -353,9 +365,9 @@ cdef int op_fallocate(Context *ctx, Request *request) noexcept nogil:
         return -EINVAL
     if <int64_t> (args.offset + args.length) < 0:
         return -EFBIG
-    handle = file_of(ctx, request, args.fh)
+    handle = file_of(ctx, request, args.fh, &error)
     if handle == NULL:
-        return -EBADF
+        return error
     keep_suid_as_caller(ctx, request)
     error = sys_fallocate(handle.fd, <int> args.mode, <int64_t> args.offset, <int64_t> args.length)
     handle_release(&ctx.share.handles, handle)
@@ -373,7 +385,7 @@ cdef int64_t copy_range(Context *ctx, Request *request, uint64_t most) noexcept 
     cdef int64_t copied = -EBADF
     if source_offset < 0 or target_offset < 0 or args.flags:
         return -EINVAL
-    source = file_of(ctx, request, args.fh_in)
+    source = handle_acquire(&ctx.share.handles, args.fh_in, request.header.nodeid, False)
     target = handle_acquire(&ctx.share.handles, args.fh_out, args.nodeid_out, False)
     if source != NULL and target != NULL:
         keep_suid_as_caller(ctx, request)

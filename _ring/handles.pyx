@@ -117,6 +117,21 @@ cdef Handle *handle_acquire(HandleTable *table, uint64_t fh, uint64_t nodeid, bi
     return handle
 
 
+cdef Handle *handle_borrow(Handle *handle, int fd, uint64_t nodeid, uint32_t mount, bint directory) noexcept nogil:
+    """Makes `handle`, which is in no table, one that is pinned once: for a file that is open for one request."""
+    handle.slot = NONE
+    handle.nodeid = nodeid
+    handle.mount = mount
+    handle.position = 0
+    handle.fd = fd
+    handle.flags = 0
+    handle.directory = directory
+    handle.lock = 0
+    handle.killed = 0
+    store_release64(&handle.state, 1)
+    return handle
+
+
 cdef void handle_release(HandleTable *table, Handle *handle) noexcept nogil:
     """Gives a pin back. The last one closes the file."""
     cdef int fd
@@ -124,10 +139,11 @@ cdef void handle_release(HandleTable *table, Handle *handle) noexcept nogil:
         return
     fd = handle.fd
     handle.fd = -1
-    lock(&table.lock)
-    handle.next_free = table.free_first
-    table.free_first = handle.slot
-    unlock(&table.lock)
+    if handle.slot != NONE:
+        lock(&table.lock)
+        handle.next_free = table.free_first
+        table.free_first = handle.slot
+        unlock(&table.lock)
     sys_close(fd)
     descriptors_close(table.account)
 

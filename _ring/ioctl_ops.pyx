@@ -6,9 +6,10 @@ A command's argument is data of a fixed size, copied both ways; a pointer of the
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .fuse_abi cimport FUSE_IOCTL_UNRESTRICTED, fuse_ioctl_in, fuse_ioctl_out
-from .handles cimport Handle, handle_acquire, handle_release
+from .handles cimport Handle, handle_release
+from .opened cimport any_handle_of
 from .linux cimport (
-    EBADF, EINVAL, ENOTTY, EROFS, FS_IOC32_GETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_ENABLE_VERITY, FS_IOC_FSGETXATTR,
+    EINVAL, ENOTTY, EROFS, FS_IOC32_GETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_ENABLE_VERITY, FS_IOC_FSGETXATTR,
     FS_IOC_FSSETXATTR, FS_IOC_GETFLAGS, FS_IOC_MEASURE_VERITY, FS_IOC_SETFLAGS, fsverity_digest, fsverity_enable_arg,
     fsxattr, memcpy, memset, sys_ioctl)
 from .request cimport Request, next_bytes, reply
@@ -112,11 +113,9 @@ cdef int op_ioctl(Context *ctx, Request *request) noexcept nogil:
         return -ENOTTY
     if ctx.share.options.readonly and modifies(args.cmd):
         return -EROFS
-    handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)
+    handle = any_handle_of(ctx, args.fh, request.header.nodeid, &size)
     if handle == NULL:
-        handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, True)
-    if handle == NULL:
-        return -EBADF
+        return size
     memcpy(data, argument, args.in_size)
     size = run(handle.fd, args.cmd, data, args.in_size, args.out_size)
     handle_release(&ctx.share.handles, handle)

@@ -9,10 +9,10 @@ from .fuse_abi cimport (
     FUSE_ALLOW_IDMAP, FUSE_ASYNC_DIO, FUSE_ASYNC_READ, FUSE_ATOMIC_O_TRUNC, FUSE_AUTO_INVAL_DATA, FUSE_BIG_WRITES,
     FUSE_CACHE_SYMLINKS, FUSE_CREATE_SUPP_GROUP, FUSE_DIRECT_IO_ALLOW_MMAP, FUSE_DO_READDIRPLUS, FUSE_DONT_MASK,
     FUSE_EXPLICIT_INVAL_DATA, FUSE_EXPORT_SUPPORT, FUSE_FLOCK_LOCKS, FUSE_HANDLE_KILLPRIV_V2, FUSE_HAS_IOCTL_DIR,
-    FUSE_INIT_EXT, FUSE_KERNEL_MINOR_VERSION, FUSE_KERNEL_VERSION, FUSE_MAX_PAGES, FUSE_PARALLEL_DIROPS, FUSE_POSIX_ACL,
-    FUSE_POSIX_LOCKS, FUSE_READDIRPLUS_AUTO, FUSE_SECURITY_CTX, FUSE_SETXATTR_EXT, FUSE_SUBMOUNTS, FUSE_WRITEBACK_CACHE,
-    fuse_batch_forget_in, fuse_forget_in, fuse_forget_one, fuse_init_in, fuse_init_in_compat, fuse_init_out,
-    fuse_interrupt_in, fuse_kstatfs)
+    FUSE_INIT_EXT, FUSE_KERNEL_MINOR_VERSION, FUSE_KERNEL_VERSION, FUSE_MAX_PAGES, FUSE_NO_OPENDIR_SUPPORT,
+    FUSE_NO_OPEN_SUPPORT, FUSE_PARALLEL_DIROPS, FUSE_POSIX_ACL, FUSE_POSIX_LOCKS, FUSE_READDIRPLUS_AUTO,
+    FUSE_SECURITY_CTX, FUSE_SETXATTR_EXT, FUSE_SUBMOUNTS, FUSE_WRITEBACK_CACHE, fuse_batch_forget_in, fuse_forget_in,
+    fuse_forget_one, fuse_init_in, fuse_init_in_compat, fuse_init_out, fuse_interrupt_in, fuse_kstatfs)
 from .handles cimport handles_close_all
 from .inode_cache cimport inode_fd
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
@@ -62,6 +62,11 @@ cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
         flags |= FUSE_POSIX_LOCKS
     if options.flock:
         flags |= FUSE_FLOCK_LOCKS
+    # What nobody else changes need not be opened to be looked at again.
+    if options.cache == CACHE_ALWAYS:
+        flags |= FUSE_NO_OPENDIR_SUPPORT
+        if options.readonly and not options.posix_lock and not options.flock:
+            flags |= FUSE_NO_OPEN_SUPPORT
     return flags
 
 

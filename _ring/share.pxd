@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .descriptors cimport Descriptors
-from .handles cimport HandleTable
+from .handles cimport Handle, HandleTable
 from .ids cimport IdMap
 from .inode_table cimport InodeTable
 from .lock_owners cimport LockTable
@@ -84,6 +84,7 @@ cdef struct Context:
     uint64_t inheritable
     uint64_t calls[OPCODES]
     uint64_t errors[OPCODES]
+    Handle handle                # of a request that comes without one, while it is served
     uint8_t *scratch
 
 

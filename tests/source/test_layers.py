@@ -15,7 +15,7 @@ LAYERS = {
               "slowness",
     "requests": "request",
     "the share": "share share_settings",
-    "callers and entries": "caller entries extensions override",
+    "callers and entries": "caller entries extensions opened override",
     "operations": "attr_ops dir_ops file_ops ioctl_ops lock_ops name_ops session_ops xattr_ops",
     "dispatch": "operations",
     "the engine": "engine",
