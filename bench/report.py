@@ -9,13 +9,15 @@ from rich.table import Table
 
 from bench.sessions import HOST, OURS, REFERENCE, UNPOLLED
 
-WIDTH = 190
+WIDTH = 200
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """With so many digits that count, and thousands as k."""
     if value is None:
         return "-"
+    if abs(value) < 0.01:
+        return "0"
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if abs(value) >= 10 * size or (unit == "M" and abs(value) >= size):
             return f"{value / size:.{digits}g}{unit}"
@@ -50,10 +52,11 @@ def pair(mine: float | None, other: float | None, digits: int = 3) -> str:
 
 def rows_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="Medians over the rounds: this daemon / the reference (in crowded rows: this one without "
-                        "polling). Rate and CPU are for the row's unit, all else for a request.")
+                        "polling). Rate and CPU are for the row's unit, all else for a request; max, kicks and sleeps "
+                        "are this daemon's.", padding=(0, 1))
     for index, heading in enumerate(("row", "depth, guest", "rate/s", "ratio", "CPU us", "ratio", "of host", "p50 us",
                                      "p99 us", "max us", "kicks", "interrupts", "sleeps", "syscalls", "busy")):
-        table.add_column(heading, justify="right" if index > 1 else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if index > 1 else "left", no_wrap=True, overflow="fold")
     last = None
     for row in rows:
         if row["row"] != last:
@@ -72,16 +75,16 @@ def rows_table(rows: Sequence[dict[str, Any]]) -> Table:
             name, variant(row), pair(mine["rate"], other.get("rate")), number(ratio.get("rate")),
             pair(mine["cpu_us"], other.get("cpu_us")), number(ratio.get("cpu")),
             "-" if host is None else f"{host:.0%}", pair(mine["p50_us"], other.get("p50_us")),
-            pair(mine["p99_us"], other.get("p99_us")), pair(mine["max_us"], other.get("max_us")),
-            pair(mine["kicks"], other.get("kicks"), 2), pair(mine["interrupts"], other.get("interrupts"), 2),
-            pair(mine["wake_ups"], other.get("wake_ups"), 2), pair(mine["syscalls"], other.get("syscalls")), busy(row))
+            pair(mine["p99_us"], other.get("p99_us")), number(mine["max_us"]), number(mine["kicks"], 2),
+            pair(mine["interrupts"], other.get("interrupts"), 2), number(mine["wake_ups"], 2),
+            pair(mine["syscalls"], other.get("syscalls")), busy(row))
     return table
 
 
 def plain_table(title: str, headings: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
     table = Table(title=title)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index > 1 else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if index > 0 and heading != "daemon" else "left", no_wrap=True)
     for line in lines:
         table.add_row(*line)
     return table
@@ -109,8 +112,8 @@ def neighbours_table(cases: Sequence[dict[str, Any]]) -> Table:
 def start_table(found: dict[str, Any]) -> Table:
     return plain_table(
         "Start and rest, medians. Milliseconds from exec.",
-        ("daemon", "", "listening", "GET_FEATURES", "CPU ms", "--help", "--version", "sleeps while idle", "CPU ms"),
-        ((name, "", *(number(each[key] * 1000) if key in each else "-" for key in
+        ("daemon", "listening", "GET_FEATURES", "CPU ms", "--help", "--version", "sleeps while idle", "CPU ms"),
+        ((name, *(number(each[key] * 1000) if key in each else "-" for key in
                       ("listening", "features", "cpu", "help", "version")),
           *((f"{each['idle_sleeps']} in {each['idle_seconds']} s", number(each["idle_cpu"] * 1000))
             if "idle_sleeps" in each else ("-", "-")))
@@ -120,8 +123,8 @@ def start_table(found: dict[str, Any]) -> Table:
 def inodes_table(found: dict[str, Any]) -> Table:
     return plain_table(
         "Memory for inodes that the guest knows.",
-        ("daemon", "", "inodes", "RSS MiB", "bytes an inode", "descriptors", "lookups/s"),
-        ((name, "", f"{step['inodes']:,}", number(step["rss"] / (1 << 20)), number(step["bytes_each"]),
+        ("daemon", "inodes", "RSS MiB", "bytes an inode", "descriptors", "lookups/s"),
+        ((name, f"{step['inodes']:,}", number(step["rss"] / (1 << 20)), number(step["bytes_each"]),
           f"{step['descriptors']:,}", number(step["rate"])) for name, steps in found.items() for step in steps))
 
 
