@@ -11,7 +11,8 @@ import pytest
 from guest.boot import Guest, Kernel
 from tests.guests.support import Laboratory, Place, Scene
 
-SCENES = pytest.StashKey[list[Scene]]()
+REPORTERS = pytest.StashKey[list[Callable[[], str]]]()
+"""What tells more about a test that has failed."""
 
 
 def needs(kernel: Kernel) -> None:
@@ -40,7 +41,7 @@ def guest(kernel: Kernel) -> Iterator[Guest]:
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
     """The daemons and guests of one test."""
     scene = Scene(tmp_path)
-    request.node.stash.setdefault(SCENES, []).append(scene)
+    request.node.stash.setdefault(REPORTERS, []).append(scene.report)
     try:
         yield scene
         problems = scene.end()
@@ -84,7 +85,7 @@ def places(request: pytest.FixtureRequest, laboratories: Callable[[Kernel], Labo
     def get(kernel: Kernel) -> Place:
         if kernel not in used:
             used[kernel] = Place(laboratories(kernel), name)
-            request.node.stash.setdefault(SCENES, []).append(used[kernel].scene)
+            request.node.stash.setdefault(REPORTERS, []).append(used[kernel].report)
         return used[kernel]
 
     yield get
@@ -104,6 +105,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     """A test that fails shows its daemons' logs, its guests' consoles, and all command lines."""
     report: pytest.TestReport = yield  # type: ignore[misc, assignment]
     if report.failed:
-        for scene in item.stash.get(SCENES, []):
-            report.sections.append(("daemons and guests", scene.report()))
+        for reporter in item.stash.get(REPORTERS, []):
+            report.sections.append(("daemons and guests", reporter()))
     return report  # type: ignore[return-value]

@@ -1,5 +1,6 @@
 """Daemons and guests of a test: started together, watched together, and judged together when the test is over."""
 
+import ast
 import contextlib
 import functools
 import os
@@ -8,7 +9,8 @@ import shlex
 import subprocess
 import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +130,12 @@ class Scene:
             daemon.process.kill()
             daemon.process.wait()
 
-    def report(self) -> str:
-        """What helps to find out why a test has failed."""
+    def report(self, names: Container[str] | None = None) -> str:
+        """What helps to find out why a test has failed; of the daemons, those of these names and those that ended."""
         parts = []
         for name, daemon in self.daemons.items():
+            if daemon.alive and names is not None and name not in names:
+                continue
             state = "runs" if daemon.alive else f"has ended with status {daemon.process.returncode}"
             parts += [f"--- the daemon of {name} {state}", f"$ {shlex.join(daemon.command)}", *tail(daemon.log)]
         for number, guest in enumerate(self.guests):
@@ -142,6 +146,15 @@ class Scene:
 
 def tail(text: str) -> list[str]:
     return text.replace("\r", "").splitlines()[-TAIL:]
+
+
+def children(pid: int) -> list[int]:
+    """A process and all below it: in its sandbox a daemon is two."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += children(int(child))
+    return found
 
 
 def debian() -> Path:
@@ -216,9 +229,11 @@ class Place:
         self.laboratory = laboratory
         self.name = name
         self.scene, self.guest, self.kernel = laboratory.scene, laboratory.guest, laboratory.kernel
+        self.tags: set[str] = set()
 
     def host(self, tag: str = "plain") -> Path:
         """The folder as the host sees it."""
+        self.tags.add(tag)
         folder = self.laboratory.folder / tag / self.name
         folder.mkdir(exist_ok=True)
         return folder
@@ -238,3 +253,50 @@ class Place:
         result = self.laboratory.run(script, f"{tag}/{self.name}", check=False)
         assert result.status, f"this did not fail:\n{script}\n{result.stdout}"
         return result.stderr
+
+    def report(self) -> str:
+        return self.scene.report(self.tags)
+
+    def session(self, tag: str = "plain") -> "Session":
+        """A Python process in the test's folder of a share."""
+        self.host(tag)
+        return Session(self.laboratory, f"{tag}/{self.name}")
+
+
+class Session:
+    """A Python process in a guest that stays, with what it has open, until the test is over."""
+
+    def __init__(self, laboratory: Laboratory, folder: str) -> None:
+        self.laboratory = laboratory
+        script = ("place=$(mktemp -d) && mkfifo $place/in && echo $place\n"
+                  "python3 /run/inside/session.py $place 2>&1 >/dev/null </dev/null & echo $!")
+        self.place, self.pid = laboratory.run(script, folder).stdout.split()
+
+    def do(self, text: str, timeout: float = SLOW) -> Any:
+        """Evaluates an expression or runs statements; an OSError is the name of its errno."""
+        return self._run(f"{self._tell(text)}\n{self._take()}", timeout)
+
+    def begin(self, text: str) -> None:
+        """Begins what may not end before something else is done."""
+        self.laboratory.run(self._tell(text), ".")
+
+    def answer(self, timeout: float = SLOW) -> Any:
+        """Waits for the answer to what was begun."""
+        return self._run(self._take(), timeout)
+
+    def _tell(self, text: str) -> str:
+        return f"cat >{self.place}/in <<'END OF TEXT'\n{text}\nEND OF TEXT\n"
+
+    def _take(self) -> str:
+        return f"until [ -e {self.place}/out ]; do sleep 0.01; done; cat {self.place}/out; rm {self.place}/out"
+
+    def _run(self, script: str, timeout: float) -> Any:
+        return ast.literal_eval(self.laboratory.run(script, ".", timeout=timeout).stdout)
+
+    def waits(self, seconds: float = 0.7) -> bool:
+        """Whether what was begun is still not done, after a while."""
+        time.sleep(seconds)
+        return not self.laboratory.run(f"ls {self.place}", ".").stdout.count("out")
+
+    def kill(self) -> None:
+        self.laboratory.run(f"kill -KILL {self.pid}", ".")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.guests.conftest import SCENES
+from tests.guests.conftest import REPORTERS
 from tests.guests.support import INSIDE, SLOW, Laboratory
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]
@@ -21,6 +21,9 @@ Outcome = Mapping[str, Any]
 Laboratories = Callable[[Any], Laboratory]
 Results = Callable[[str, str, str], Mapping[str, Outcome]]
 PLACES = ("host", "qemu", "uml")
+MODULES = {"permissions": "plain", "names": "plain", "contents": "plain", "times": "plain", "local": "plain",
+           "attributes": "rich"}
+"""Where behaviours are, and the share of the laboratory that they are for."""
 
 KNOWN: Mapping[str, str] = {
     "an_allocation_of_a_plain_user_takes_set_id_bits_away":
@@ -69,7 +72,8 @@ def judge(request: pytest.FixtureRequest, results: Results, laboratories: Labora
 
     def judge(module: str, tag: str, behaviour: str, place: str) -> None:
         if place != "host":
-            request.node.stash[SCENES] = [laboratories(place).scene]
+            scene = laboratories(place).scene
+            request.node.stash[REPORTERS] = [lambda: scene.report([tag])]
             if behaviour in KNOWN:
                 request.applymarker(pytest.mark.xfail(strict=True, reason=KNOWN[behaviour]))
         outcome = results(place, module, tag)[behaviour]
@@ -82,12 +86,6 @@ def judge(request: pytest.FixtureRequest, results: Results, laboratories: Labora
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("behaviour", behaviours("files"))
-def test_files(judge: Callable[..., None], behaviour: str, place: str) -> None:
-    judge("files", "plain", behaviour, place)
-
-
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("behaviour", behaviours("attributes"))
-def test_attributes(judge: Callable[..., None], behaviour: str, place: str) -> None:
-    judge("attributes", "rich", behaviour, place)
+@pytest.mark.parametrize(("module", "behaviour"), [(module, name) for module in MODULES for name in behaviours(module)])
+def test_behaviour(judge: Callable[..., None], module: str, behaviour: str, place: str) -> None:
+    judge(module, MODULES[module], behaviour, place)

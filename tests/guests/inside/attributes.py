@@ -7,7 +7,7 @@ import stat
 import subprocess
 
 import linux
-from linux import GROUP, NOBODY, OTHER_GROUP, Skipped, as_nobody, fails, opened, read, write
+from linux import GROUP, NOBODY, OTHER_GROUP, Skipped, as_nobody, fails, mode_of, opened, read, write
 
 
 def _run(*words: str) -> str:
@@ -104,12 +104,12 @@ def an_access_list_grants_and_denies() -> None:
 def mode_and_access_list_are_one() -> None:
     write("file", mode=0o640)
     _run("setfacl", "-m", f"u:{NOBODY}:rwx", "file")
-    assert stat.S_IMODE(os.stat("file").st_mode) == 0o670
+    assert mode_of("file") == 0o670
     os.chmod("file", 0o640)
     assert "mask::r--" in _run("getfacl", "-n", "file")
     assert f"user:{NOBODY}:rwx" in _run("getfacl", "-n", "file")
     _run("setfacl", "-m", "u::rwx,o::x", "file")
-    assert stat.S_IMODE(os.stat("file").st_mode) & 0o707 == 0o701
+    assert mode_of("file") & 0o707 == 0o701
 
 
 def a_default_list_is_handed_down_and_the_umask_is_not_used() -> None:
@@ -124,13 +124,13 @@ def a_default_list_is_handed_down_and_the_umask_is_not_used() -> None:
         os.mkfifo("folder/fifo", 0o660)
 
     as_nobody(make)
-    assert stat.S_IMODE(os.stat("folder/file").st_mode) == 0o664
+    assert mode_of("folder/file") == 0o664
     assert f"user:{NOBODY}:rwx" in _run("getfacl", "-n", "folder/file")
-    assert stat.S_IMODE(os.stat("folder/fifo").st_mode) == 0o660
+    assert mode_of("folder/fifo") == 0o660
     below = _run("getfacl", "-n", "folder/below")
     assert f"default:user:{NOBODY}:rwx" in below
     assert f"\nuser:{NOBODY}:rwx" in below
-    assert stat.S_IMODE(os.stat("folder/below").st_mode) == 0o774
+    assert mode_of("folder/below") == 0o774
 
 
 def setting_a_list_can_take_the_set_gid_bit_away() -> None:

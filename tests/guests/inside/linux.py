@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import stat
 import struct
 from collections.abc import Callable, Iterator
 
@@ -49,6 +50,16 @@ def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
 
 def syncfs(descriptor: int) -> None:
     call("syncfs", descriptor)
+
+
+def resident(descriptor: int, size: int) -> int:
+    """How many pages of a file are in the page cache."""
+    _libc.mmap.restype = ctypes.c_void_p
+    address = _libc.mmap(None, ctypes.c_size_t(size), 1, 2, descriptor, ctypes.c_long(0))
+    pages = ctypes.create_string_buffer(size // 4096)
+    call("mincore", ctypes.c_void_p(address), ctypes.c_size_t(size), pages)
+    _libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size))
+    return sum(page & 1 for page in pages.raw)
 
 
 class Statx:
@@ -120,6 +131,10 @@ def write(path: str | bytes, data: bytes | str = b"", mode: int | None = None) -
 def read(path: str | bytes) -> bytes:
     with open(path, "rb") as file:
         return file.read()
+
+
+def mode_of(path: str) -> int:
+    return stat.S_IMODE(os.lstat(path).st_mode)
 
 
 @contextlib.contextmanager
