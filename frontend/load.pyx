@@ -422,6 +422,8 @@ cdef class Generator:
         for i in range(self.load.depth):
             slot = self.load.slots + i
             slot.load = &self.load
+            digits = b"%08d" % i
+            memcpy(&slot.registers[operations.SLOT], <const char *>digits, 8)
             slot.request_gpa = self.memory.alloc(largest, 64)
             self.taken.append(slot.request_gpa)
             slot.request = <uint8_t *><uintptr_t>self.memory.host(slot.request_gpa, largest)

@@ -18,6 +18,7 @@ from frontend.fuse_transport import name
 PATTERN_FACTOR = 0x9e3779b97f4a7c15
 PATTERN_ADDEND = 0x2545f4914f6cdd1d
 NO_CHECK, CHECK_WORD, CHECK_PATTERN, CHECK_DATA = 0, 1, 2, 3
+SLOT, SLOT_DIGITS = 3, "00000000"       # a register that begins as the slot's number, and what it takes the place of
 
 
 def pattern(offset: int, length: int) -> bytes:
@@ -36,7 +37,8 @@ class Op:
     `least` and `most` bytes and the error `error`. CHECK_WORD compares 8 bytes of the small reply, CHECK_DATA the first
     8 of the data, CHECK_PATTERN the edges of at most 8 of its pages, and a WRITE fills in no more. `saves` are (offset
     in the small reply, register): 8 bytes kept for the rest of the cycle, and put into a later request by its
-    `patches`, (offset in the request, register).
+    `patches`, (offset in the request, register). Register SLOT holds eight digits for names that only one of the
+    generator's slots uses.
     """
 
     request: bytes
@@ -202,18 +204,27 @@ def open_read_release_cycle(nodeid: int, size: int, file_size: int) -> list[Op]:
 
 
 def create_unlink_cycle(parent: int, child: str, size: int = 0, secctx: bytes = b"") -> list[Op]:
-    """CREATE, WRITE of `size` bytes, RELEASE, UNLINK, FORGET of one file. `secctx` is an extension block."""
+    """CREATE, WRITE of `size` bytes, RELEASE, UNLINK, FORGET of one file. `secctx` is an extension block.
+
+    SLOT_DIGITS in the name become those of the slot.
+    """
     create = abi.CREATE_IN.pack(flags=os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=stat.S_IFREG | 0o644)
     release = Op(request(Opcode.RELEASE, 0, abi.RELEASE_IN.pack()), patches=((REQUEST_NODEID, 1), (REQUEST_FH, 0)))
+
+    def digits(name_at: int) -> tuple[tuple[int, int], ...]:
+        return ((name_at + child.index(SLOT_DIGITS), SLOT),) if SLOT_DIGITS in child else ()
+
     ops = [Op(request(Opcode.CREATE, parent, create, name(child), secctx, extensions=len(secctx) // 8),
-              out_args=abi.ENTRY_OUT.size + abi.OPEN_OUT.size, saves=((abi.ENTRY_OUT.size, 0), (0, 1)))]
+              out_args=abi.ENTRY_OUT.size + abi.OPEN_OUT.size, saves=((abi.ENTRY_OUT.size, 0), (0, 1)),
+              patches=digits(HEADER + abi.CREATE_IN.size))]
     if size:
         write = write_op(0, 0, 0, size)
         ops.append(Op(write.request, data=size, out_args=write.out_args, check=CHECK_WORD, check_value=size,
                       patches=((REQUEST_NODEID, 1), (REQUEST_FH, 0))))
     forget = Op(request(Opcode.FORGET, 0, abi.FORGET_IN.pack(nlookup=1)), no_reply=True,
                 patches=((REQUEST_NODEID, 1),))
-    return [*ops, release, Op(request(Opcode.UNLINK, parent, name(child))), forget]
+    unlink = Op(request(Opcode.UNLINK, parent, name(child)), patches=digits(HEADER))
+    return [*ops, release, unlink, forget]
 
 
 def mkdir_rmdir_cycle(parent: int, child: str) -> list[Op]:

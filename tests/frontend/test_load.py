@@ -10,6 +10,7 @@ from frontend.fuse import FuseClient
 from frontend.load import Generator, run_in_one_thread, run_together
 from frontend.operations import (
     CHECK_DATA,
+    SLOT_DIGITS,
     Op,
     create_unlink_cycle,
     cycles,
@@ -75,6 +76,12 @@ def test_cycles_carry_handles_from_reply_to_request(client: FuseClient) -> None:
     ops, cycle = cycles(create_unlink_cycle(1, f"n{index}", 5000) for index in range(50))
     result = Generator(queue, ops, cycle=cycle, depth=8).run(count=1000)
     assert result.good and result.operations == 1000
+    assert [entry.name for entry in client.listdir() if entry.name.startswith(b"n")] == []
+
+
+def test_slots_have_names_of_their_own(client: FuseClient) -> None:
+    ops, cycle = cycles([create_unlink_cycle(1, f"n-{SLOT_DIGITS}.o", 5000)])
+    assert Generator(client.device.queues[1], ops, cycle=cycle, depth=8).run(count=1000).good
     assert [entry.name for entry in client.listdir() if entry.name.startswith(b"n")] == []
 
 
