@@ -1,6 +1,6 @@
 """Measures this daemon, the reference daemon and the bare host in turn, and writes what came of it.
 
-    python -m bench [--quick] [--rows getattr,lookup] [--parts rows] [--rounds 5] [--seconds 0.3]
+    python -m bench [--quick] [--rows getattr,lookup] [--parts rows] [--rounds 5] [--seconds 0.25]
 
 Results go to bench/results: JSON for comparisons, a table, and pictures. The exit status is 1 where a daemon has
 answered wrong.
@@ -43,13 +43,13 @@ def parse() -> tuple[Plan, pathlib.Path]:
     parser.add_argument("--parts", type=names(PARTS), help=f"of {', '.join(PARTS)} (default: all; with --rows: rows)")
     parser.add_argument("--cases", type=names(CASES), default=list(CASES), help=f"slow neighbours: {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, help="alternating rounds of each row (default: 5, quick: 3)")
-    parser.add_argument("--seconds", type=float, help="of one contestant in one round (default: 0.3, quick: 0.1)")
-    parser.add_argument("--quick", action="store_true", help="fewer variants, smaller files, two minutes")
+    parser.add_argument("--seconds", type=float, help="of one contestant in one round (default: 0.25, quick: 0.1)")
+    parser.add_argument("--quick", action="store_true", help="fewer variants, smaller files: some three minutes instead of fifteen")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS, help="folder of the results")
     given = parser.parse_args()
     parts = given.parts or (["rows"] if len(given.rows) < len(ROWS) else list(PARTS))
     return Plan(given.rows, parts, given.cases, given.rounds or (3 if given.quick else 5),
-                given.seconds or (0.1 if given.quick else 0.3), given.quick), given.output
+                given.seconds or (0.1 if given.quick else 0.25), given.quick), given.output
 
 
 def ratios(found: dict[str, measure.Measured]) -> dict[str, dict[str, float]]:

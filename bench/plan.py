@@ -54,7 +54,8 @@ def groups(plan: Plan, ours: Contestant, reference: Contestant, unpolled: Contes
                 yield Group(row, [Variant(1, placement=FREE)], [ours, reference])
             continue
         depths = {32 if row.name in ("read-4k", "write-4k") else 16, *([1] if row.name in SMALL else [])}
-        yield Group(row, [Variant(depth, placement=FREE) for depth in sorted(depths)], [ours, reference])
+        free = [*(Variant(depth, placement=FREE) for depth in sorted(depths)), Variant(16, 1, SLEEPING, FREE)]
+        yield Group(row, free, [ours, reference])
         if row.name in SMALL and unpolled:
             yield Group(row, [Variant(1, placement=CROWDED)], [ours, unpolled])
         if row.name in MANY_QUEUES:

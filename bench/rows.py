@@ -25,6 +25,7 @@ from frontend.operations import (
     CHECK_WORD,
     REQUEST_FH,
     REQUEST_NODEID,
+    SLOT_DIGITS,
     Op,
     batch_forget_op,
     create_unlink_cycle,
@@ -44,7 +45,6 @@ from frontend.operations import (
 
 KIB, MIB = 1 << 10, 1 << 20
 FORGET_BATCH = 100
-CREATED_FILES = 512
 UNTARRED = (300, 900, 2_000, 3_500, 4_096, 9_000, 30_000, 120_000)     # bytes: a folder of a source archive
 UNTAR_FOLDERS = 120
 UNTAR_TIME = 1_000_000_000
@@ -284,18 +284,13 @@ def created(session: Session) -> Stream:
         if os.listdir(folder):
             raise WrongError("files are left that were removed")
 
-    return Stream(*cycles(create_unlink_cycle(parent, f"new-{number:04}.o", 4096) for number in range(CREATED_FILES)),
-                  check=check)
+    return Stream(*cycles([create_unlink_cycle(parent, f"new-{SLOT_DIGITS}.o", 4096)]), check=check)
 
 
 def host_created(place: Place) -> HostProgram:
-    parent = place.open(place.own / "created")
-    program: list[Call] = []
-    for number in range(CREATED_FILES):
-        child = f"new-{number:04}.o"
-        program += [calls.open_file(parent, child, os.O_RDWR | os.O_CREAT | os.O_EXCL), Call(Kind.WRITE, size=4096),
-                    calls.close_file(), Call(Kind.UNLINK, parent, child)]
-    return HostProgram(program, 4)
+    parent, child = place.open(place.own / "created"), f"new-{SLOT_DIGITS}.o"
+    return HostProgram([calls.open_file(parent, child, os.O_RDWR | os.O_CREAT | os.O_EXCL),
+                        Call(Kind.WRITE, size=4096), calls.close_file(), Call(Kind.UNLINK, parent, child)], 4)
 
 
 def forgotten(session: Session) -> list[int]:

@@ -96,8 +96,8 @@ class Result:
                      and all(row[key] == value for key, value in wanted.items())), None)
 
     def compared(self) -> list[Row]:
-        """Every row that has both daemons on CPUs of their own."""
-        return [row for row in self.rows if REFERENCE in row["ratios"] and row["placement"] == APART]
+        """Every row that both daemons have."""
+        return [row for row in self.rows if REFERENCE in row["ratios"]]
 
 
 def target_bounds(result: Result, target: Target) -> Iterator[Bound]:
@@ -121,8 +121,9 @@ def target_bounds(result: Result, target: Target) -> Iterator[Bound]:
 def sleeping_targets(result: Result) -> Iterator[Target]:
     """Every row with a sleeping guest, at depths at which it has something to gain by being woken seldom."""
     for row in result.compared():
-        if row["guest"] == SLEEPING and row["depth"] in (16, 32) and row["queues"] == 1:
-            yield Target((row["row"],), at(row["depth"], SLEEPING), rate=SLEEPING_RATE, interrupts=SLEEPING_INTERRUPTS)
+        if row["guest"] == SLEEPING and row["depth"] in (16, 32):
+            yield Target((row["row"],), at(row["depth"], SLEEPING, row["placement"]), rate=SLEEPING_RATE,
+                         interrupts=SLEEPING_INTERRUPTS)
 
 
 def neighbour_bounds(result: Result) -> Iterator[Bound]:
@@ -155,7 +156,7 @@ def geometric_mean(values: Iterable[float]) -> float | None:
 
 
 def overall_bounds(result: Result) -> Iterator[Bound]:
-    ratios = [(row["ratios"][REFERENCE], row) for row in result.compared()]
+    ratios = [(row["ratios"][REFERENCE], row) for row in result.compared() if row["placement"] == APART]
     count = f"{len(ratios)} rows"
     mean = {key: geometric_mean(ratio[key] for ratio, _ in ratios) for key in ("rate", "cpu")}
     yield Bound("geometric mean of all rows: rate", mean["rate"], MEAN_RATE, True, count)
