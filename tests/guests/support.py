@@ -64,6 +64,10 @@ class Scene:
         daemon.wait_until_it_listens()
         return boot.Share(tag, daemon.socket, mount=mount, **how)
 
+    def debian(self) -> boot.Share:
+        """A Debian root that nobody can change."""
+        return self.share("root", "--readonly", "--cache", "always", folder=debian(), mount="/", options="ro")
+
     def guest(self, *shares: boot.Share, **how: Any) -> Guest:
         """A guest that has booted. It is powered off when the scene ends; a test may do so itself."""
         guest = Guest(*shares, watch=self.complaint, boot_timeout=4 * SLOW,
@@ -184,7 +188,7 @@ SHARES: Mapping[str, Sequence[str]] = {
     "always": ("--cache", "always"),
     "writeback": ("--writeback",),
     "direct": ("--allow-direct-io",),
-    "locks": ("--posix-lock", "--flock"),
+    "locks": ("--posix-lock", "--flock", "--attr-timeout", "0", "--entry-timeout", "0"),
     "readonly": ("--readonly",),
     "spare": (),
 }
@@ -203,8 +207,7 @@ class Laboratory:
         logs = Path(tempfile.mkdtemp(prefix=f"laboratory-{kernel}-", dir=folder.parent))
         self.scene = Scene(logs)
         try:
-            shares = [self.scene.share("root", "--readonly", "--cache", "always", folder=debian(), mount="/",
-                                       options="ro"),
+            shares = [self.scene.debian(),
                       self.scene.share("inside", "--readonly", "--cache", "always", folder=INSIDE, mount="/run/inside")]
             for tag, options in SHARES.items():
                 (folder / tag).mkdir(exist_ok=True)
