@@ -11,17 +11,21 @@ import contextlib
 import json
 import pathlib
 import shutil
+import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from bench import folders, footprint, machine, measure, neighbours, pictures, plan, report, sessions, syscalls
+from bench.folders import SetupError
 from bench.plan import CASES, PARTS, Plan
 from bench.rows import ROWS, WrongError
 from bench.sessions import HOST, OURS, REFERENCE
 from frontend.fuse import ReplyError
 
 RESULTS = pathlib.Path(__file__).with_name("results")
+FAILURES = (WrongError, ReplyError, SetupError, RuntimeError, OSError)      # of one part; the others are measured
 
 
 def say(text: str) -> None:
@@ -44,7 +48,7 @@ def parse() -> tuple[Plan, pathlib.Path]:
     parser.add_argument("--cases", type=names(CASES), default=list(CASES), help=f"slow neighbours: {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, help="alternating rounds of each row (default: 5, quick: 3)")
     parser.add_argument("--seconds", type=float, help="of one contestant in one round (default: 0.25, quick: 0.1)")
-    parser.add_argument("--quick", action="store_true", help="fewer variants, smaller files: some three minutes instead of fifteen")
+    parser.add_argument("--quick", action="store_true", help="fewer variants and smaller files: some minutes")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS, help="folder of the results")
     given = parser.parse_args()
     parts = given.parts or (["rows"] if len(given.rows) < len(ROWS) else list(PARTS))
@@ -74,7 +78,7 @@ def measure_rows(what: Plan, work: pathlib.Path, share: pathlib.Path, cpus: mach
                        "contestants": {name: each.summary() for name, each in found.items()}}
                 say(f"    {report.one_line(row)}")
                 rows.append(row)
-        except (WrongError, ReplyError, RuntimeError, OSError) as error:
+        except FAILURES as error:
             say(f"    ERROR: {error}")
             rows.append({**base, **group.variants[0]._asdict(), "error": str(error)})
     return rows
@@ -82,29 +86,35 @@ def measure_rows(what: Plan, work: pathlib.Path, share: pathlib.Path, cpus: mach
 
 def main() -> int:
     what, output = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))       # mounts and daemons must not stay behind
     cpus = machine.split_cpus()
     result: dict[str, Any] = {"machine": machine.facts(), "commit": machine.commit(), "options": {
         "rows": what.rows, "parts": what.parts, "rounds": what.rounds, "seconds": what.seconds, "quick": what.quick,
-        "daemon_cpus": cpus.daemon, "guest_cpus": cpus.guest, "syscalls_by": syscalls.method()}}
-    began = time.monotonic()
+        "daemon_cpus": cpus.daemon, "guest_cpus": cpus.guest, "syscalls_by": syscalls.method()}, "errors": []}
+    began, errors = time.monotonic(), result["errors"]
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(folders.work_folder())
         share, result["file_system"] = stack.enter_context(folders.share(work))
         say(f"the share is on {result['file_system']}; daemon on CPUs {cpus.daemon}, guest on {cpus.guest}")
         if "rows" in what.parts:
             folders.make_tree(share, [OURS, REFERENCE, HOST], what.data_mib)
-            result["rows"] = measure_rows(what, work, share, cpus)
-        if "neighbours" in what.parts:
-            result["neighbours"] = neighbours.measure_all(what, work, say)
-        if "start" in what.parts:
-            result["start"] = footprint.start(what, work, say)
-        if "inodes" in what.parts:
-            result["inodes"] = footprint.inodes(what, work, share, say)
+        measurements: dict[str, Callable[[], Any]] = {
+            "rows": lambda: measure_rows(what, work, share, cpus),
+            "neighbours": lambda: neighbours.measure_all(what, work, say),
+            "start": lambda: footprint.start(what, work, say),
+            "inodes": lambda: footprint.inodes(what, work, share, say)}
+        for part in what.parts:
+            try:
+                result[part] = measurements[part]()
+            except FAILURES as error:
+                errors.append(f"{part}: {error}")
+                say(f"ERROR: {error}")
     result["seconds"] = round(time.monotonic() - began)
+    errors += [f"{row['title']}: {row['error']}" for part in ("rows", "neighbours") for row in result.get(part, [])
+               if "error" in row]
     write(result, output)
-    errors = [row for part in ("rows", "neighbours") for row in result.get(part, []) if "error" in row]
-    for row in errors:
-        say(f"ERROR: {row['title']}: {row['error']}")
+    for each in errors:
+        say(f"ERROR: {each}")
     return 1 if errors else 0
 
 

@@ -14,6 +14,7 @@ from frontend.operations import PATTERN_ADDEND, PATTERN_FACTOR
 
 MIB = 1 << 20
 IMAGE_MIB = 4096
+BYTES_PER_INODE = 3072                      # so that a million files fit into that
 KNOWN_FILES = 1000
 LISTED_FILES = 1000
 COLD_FOLDERS, COLD_FILES = 20, 1000         # each
@@ -67,7 +68,7 @@ def loop_mount(image: pathlib.Path, mib: int, target: pathlib.Path, *, direct: b
         raise SetupError("a file system of our own takes root")
     with image.open("wb") as file:
         file.truncate(mib * MIB)
-    run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
+    run("mkfs.ext4", "-q", "-F", "-i", str(BYTES_PER_INODE), "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
     target.mkdir(exist_ok=True)
     device = run("losetup", "--find", "--show", f"--direct-io={'on' if direct else 'off'}", image)
     try:
