@@ -106,6 +106,7 @@ cdef class Device:
         share.own_uid = sys_geteuid()
         share.own_gid = sys_getegid()
         sys_capget(&effective, &permitted, &inheritable)
+        share.capabilities = effective
         share.switches_ids = bool(effective >> CAP_SETUID & 1 and effective >> CAP_SETGID & 1)
         descriptors_init(&share.descriptors, descriptors)
         error = engine_init(&self.engine)

@@ -4,7 +4,7 @@ from libc.stdint cimport uint16_t
 
 from .linux cimport (
     CAP_FSETID, CLONE_FS, ENOMEM, free, malloc, memset, sys_capget, sys_fchdir, sys_keep_capabilities, sys_seccomp,
-    sys_setgroups, sys_umask, sys_unshare)
+    sys_capset, sys_setgroups, sys_umask, sys_unshare)
 
 
 cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil:
@@ -38,7 +38,11 @@ cdef int context_enter_thread(Context *ctx) noexcept nogil:
         error = sys_keep_capabilities()
         if error < 0:
             return error
+    # Whoever has started this thread may just have done without a capability (keep_suid).
     error = sys_capget(&ctx.capabilities, &ctx.permitted, &ctx.inheritable)
+    ctx.capabilities = ctx.share.capabilities
+    if error == 0:
+        error = sys_capset(ctx.capabilities, ctx.permitted, ctx.inheritable)
     if error == 0 and ctx.share.filter != NULL:
         error = sys_seccomp(ctx.share.filter, <uint16_t> ctx.share.filter_size)
     ctx.keeps_suid = ctx.capabilities >> CAP_FSETID & 1
