@@ -57,6 +57,8 @@ cdef int caller_enter(Context *ctx, const Request *request, unsigned int umask) 
     error = caller_ids(ctx, request, &uid, &gid)
     if error < 0:
         return error
+    if uid == ID_NONE or gid == ID_NONE:
+        return -EINVAL
     keep_suid(ctx, True)
     if ctx.share.options.override_stat:
         return 0   # what is created is the daemon's own, and says whose it is by itself
@@ -64,7 +66,7 @@ cdef int caller_enter(Context *ctx, const Request *request, unsigned int umask) 
         error = id_translate(&ctx.share.gids_to_host, groups + i)
         if error < 0:
             return error
-    if (uid == ctx.share.own_uid and gid == ctx.share.own_gid) or uid == ID_NONE or gid == ID_NONE:
+    if uid == ctx.share.own_uid and gid == ctx.share.own_gid:
         return 0
     if not ctx.share.switches_ids and uid == 0:
         return 0  # the guest's root, served by an unprivileged daemon: what it creates is the daemon's own
@@ -87,7 +89,7 @@ cdef void caller_leave(Context *ctx, const Request *request) noexcept nogil:
     """The thread is itself again; a process that could not be would act as a stranger for everybody, and ends."""
     cdef uint32_t uid, gid
     caller_ids(ctx, request, &uid, &gid)
-    if (uid == ctx.share.own_uid and gid == ctx.share.own_gid) or uid == ID_NONE or gid == ID_NONE:
+    if uid == ctx.share.own_uid and gid == ctx.share.own_gid:
         return
     if not ctx.share.switches_ids or ctx.share.options.override_stat:
         return

@@ -7,7 +7,8 @@ from .linux cimport ENFILE
 
 cdef enum:
     RESERVE_MIN = 64
-    RESERVE_MAX = 4096   # three eventfds for each of 256 queues, 509 memory regions, and room
+    RESERVE_MAX = 4096
+    QUEUE_HAS = 6        # kick, call and error; its worker's epoll, eventfd and schedstat
 
 
 cdef void descriptors_init(Descriptors *account, uint32_t limit) noexcept nogil:
@@ -19,9 +20,16 @@ cdef void descriptors_init(Descriptors *account, uint32_t limit) noexcept nogil:
         reserve = RESERVE_MAX
     account.limit = limit
     account.reserve = reserve
-    account.open_max = (limit - reserve) / 4 * 3 if limit > reserve else 0
     account.opened = 0
     account.cached = 0
+    descriptors_for_queues(account, 0)
+
+
+cdef void descriptors_for_queues(Descriptors *account, uint32_t queues) noexcept nogil:
+    """Sets aside what so many queues take. Called by the control plane alone."""
+    cdef uint32_t taken = account.reserve + queues * QUEUE_HAS
+    account.queues = queues * QUEUE_HAS
+    account.open_max = (account.limit - taken) / 4 * 3 if account.limit > taken else 0
 
 
 cdef int descriptors_open(Descriptors *account) noexcept nogil:
@@ -38,5 +46,6 @@ cdef void descriptors_close(Descriptors *account) noexcept nogil:
 
 cdef uint32_t descriptors_over_budget(const Descriptors *account) noexcept nogil:
     """How many cached descriptors should be closed now, for what is open to have room."""
-    cdef uint32_t used = account.reserve + load_relaxed32(&account.opened) + load_relaxed32(&account.cached)
+    cdef uint32_t used = account.reserve + account.queues + load_relaxed32(&account.opened) + \
+        load_relaxed32(&account.cached)
     return used - account.limit if used > account.limit else 0

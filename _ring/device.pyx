@@ -9,9 +9,10 @@ from .atomics cimport exchange32, le16, load_acquire16, load_acquire32, load_acq
 from .chain cimport (
     CHAIN_BAD_INDIRECT, CHAIN_BAD_NEXT, CHAIN_LOOP_OR_TOO_LONG, CHAIN_NO_MEMORY, CHAIN_OUT_OF_RANGE,
     CHAIN_READ_AFTER_WRITE, CHAIN_TOO_LARGE, chain_uses)
-from .descriptors cimport descriptors_init
+from .descriptors cimport descriptors_for_queues, descriptors_init
 from .engine cimport (
-    EVENT_BAD_CHAIN, EVENT_QUEUE_BROKEN, EVENT_THREAD_FAILED, EVENTS_KEPT, Engine, Event, engine_destroy, engine_init)
+    EVENT_BAD_CHAIN, EVENT_QUEUE_BROKEN, EVENT_THREAD_FAILED, EVENTS_KEPT, Engine, Event, engine_destroy, engine_init,
+    notify)
 from .handles cimport handles_create, handles_destroy
 from .inodes cimport inodes_create, inodes_destroy, inodes_have_handles
 from .linux cimport (
@@ -65,8 +66,9 @@ cdef class Device:
     """The data plane of one share. Every method is called by the control plane's one thread.
 
     `root_fd`: the shared directory, opened with O_PATH; `proc_fd`: /proc/self/fd. Both stay the caller's. `settings` is
-    a Settings; `descriptors` is RLIMIT_NOFILE, `pool_threads` the most there may be, `poll_us` how long
-    a worker looks for requests before it sleeps, at most, `seccomp` the seccomp filter of the threads. Raises OSError.
+    a Settings; `descriptors` is RLIMIT_NOFILE, `pool_threads` the most there may be, `requests` the most that are in
+    flight (more wait in their queues), `poll_us` how long a worker looks for requests before it sleeps, at most,
+    `seccomp` the seccomp filter of the threads. Raises OSError.
     """
 
     cdef Engine engine
@@ -82,7 +84,7 @@ cdef class Device:
     cdef bint open
 
     def __cinit__(self, int root_fd, int proc_fd, settings, *, int queues, int descriptors, int pool_threads,
-                  int poll_us=50, bytes seccomp=b""):
+                  int requests=16384, int poll_us=50, bytes seccomp=b""):
         cdef uint64_t effective = 0, permitted = 0, inheritable = 0
         cdef int error, i, root
         if not 1 <= queues <= QUEUES_MAX:
@@ -97,6 +99,7 @@ cdef class Device:
             self.queues[i].index = i
             self.queues[i].kick_fd = -1
             self.queues[i].call_fd = -1
+            self.queues[i].message_fd = -1
             self.queues[i].err_fd = -1
         share = &self.engine.share
         share.proc_fd = proc_fd
@@ -109,7 +112,7 @@ cdef class Device:
         share.capabilities = effective
         share.switches_ids = bool(effective >> CAP_SETUID & 1 and effective >> CAP_SETGID & 1)
         descriptors_init(&share.descriptors, descriptors)
-        error = engine_init(&self.engine)
+        error = engine_init(&self.engine, requests)
         if error == 0:
             error = handles_create(&share.handles, &share.descriptors)
         if error < 0:
@@ -243,6 +246,7 @@ cdef class Device:
         cdef uint8_t *used = map_user(map, queue.used_user, 6 + size * sizeof(virtio_used_elem))
         queue.placed = desc != NULL and avail != NULL and used != NULL and ring_place(
             queue, <virtio_desc *> desc, <uint16_t *> avail, <uint16_t *> used)
+        queue.running = queue.running and queue.placed
         return queue.placed
 
     def region_busy(self, uint32_t number) -> bool:
@@ -379,22 +383,24 @@ cdef class Device:
         """
         cdef Virtqueue *queue = self.queue_at(index)
         cdef int new = fd if fd >= 0 else sys_eventfd()
+        cdef int *place = &queue.message_fd if kind == "message" else &queue.call_fd
         cdef int error = 0
         if new < 0:
             failed(new, "cannot make an eventfd")
-        if queue.call_fd < 0:
-            queue.call_fd = new
+        if place[0] < 0:
+            place[0] = new
         else:
-            error = sys_dup3(new, queue.call_fd)
+            error = sys_dup3(new, place[0])
             sys_close(new)
-        queue.call_kind = CALLS[kind]
         if error < 0:
             failed(error, "cannot take the call descriptor")
         if kind == "eventfd" and not sys_nonblocking(queue.call_fd):
-            queue.call_kind = CALL_BLOCKING
-        if fd >= 0 and queue.placed and kind == "eventfd":
+            store_release32(&queue.call_kind, CALL_BLOCKING)
+        else:
+            store_release32(&queue.call_kind, CALLS[kind])
+        if fd >= 0 and queue.placed and not send_call(queue):
             # What was signalled on the old one may have been lost in the exchange.
-            send_call(queue)
+            notify(&self.engine)
 
     def send_lost_calls(self) -> bool:
         """Sends the in-band calls that found the channel full. False: it is full still."""
@@ -434,15 +440,16 @@ cdef class Device:
                 failed(-ENOMEM, "cannot make a worker")
             store_pointer(<void **> &self.workers[number], worker)
             worker_start(worker)
-            error = threads_start(&self.pool)
-            if error < 0:
-                failed(error, "cannot start a thread")
+        error = threads_start(&self.pool)
+        if error < 0:
+            failed(error, "cannot start a thread")
         error = worker_attach(worker, queue)
         if error < 0:
             sys_close(queue.kick_fd)
             queue.kick_fd = -1
             failed(error, f"vring {index}: its kick descriptor cannot be watched")
         self.served_by[index] = number
+        self.count_queues()
 
     def detach(self, int index) -> None:
         """No worker serves the queue any more."""
@@ -451,6 +458,10 @@ cdef class Device:
         if number >= 0:
             worker_detach(self.workers[number], queue)
             self.served_by[index] = -1
+            self.count_queues()
+
+    cdef void count_queues(self):
+        descriptors_for_queues(&self.engine.share.descriptors, sum([number >= 0 for number in self.served_by]))
 
     def kick(self, int index) -> None:
         """An in-band kick."""
@@ -506,7 +517,8 @@ cdef class Device:
                 self.workers[number] = NULL
         threads_reap(&self.pool)
         for i in range(self.queue_count):
-            for fd in (self.queues[i].kick_fd, self.queues[i].call_fd, self.queues[i].err_fd):
+            queue = self.queues + i
+            for fd in (queue.kick_fd, queue.call_fd, queue.message_fd, queue.err_fd):
                 if fd >= 0:
                     sys_close(fd)
         owners_drop_all(&self.engine.share.locks)

@@ -39,13 +39,15 @@ cdef struct Engine:
     Request *spare_requests
     Request *all_requests
     uint32_t requests_lock
+    uint32_t requests         # made so far
+    uint32_t requests_max
     uint32_t events_lock
     uint32_t event_count
     uint32_t events_lost
     Event events[EVENTS_KEPT]
 
 
-cdef int engine_init(Engine *engine) noexcept nogil
+cdef int engine_init(Engine *engine, uint32_t requests) noexcept nogil
 cdef void engine_destroy(Engine *engine) noexcept nogil
 cdef void notify(Engine *engine) noexcept nogil
 cdef void post_event(Engine *engine, uint32_t kind, uint32_t queue, int64_t detail) noexcept nogil

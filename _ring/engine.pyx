@@ -13,11 +13,12 @@ from .request cimport Request, request_create, request_destroy
 from .virtqueue cimport QUEUE_MEMORY_GONE, QUEUE_OK, Virtqueue, ring_break, ring_next, ring_push, ring_signal
 
 
-cdef int engine_init(Engine *engine) noexcept nogil:
+cdef int engine_init(Engine *engine, uint32_t requests) noexcept nogil:
     cdef int64_t cpus = cpu_count()
     engine.ticks_per_us = ticks_per_us()
     engine.slow_ticks = SLOW_US * engine.ticks_per_us
     engine.pollers_max = <uint32_t> (cpus / 2) if cpus > 1 else 0
+    engine.requests_max = requests
     engine.event_fd = sys_eventfd()
     return engine.event_fd if engine.event_fd < 0 else 0
 
@@ -57,21 +58,19 @@ cdef void post_event(Engine *engine, uint32_t kind, uint32_t queue, int64_t deta
 
 
 cdef Request *take_request(Engine *engine) noexcept nogil:
-    """A request to fill. NULL: no memory. As many are made as were ever in flight at once, and kept."""
+    """A request to fill. NULL: as many as there may be are in flight. Those that were ever made are kept."""
     cdef Request *request
     lock(&engine.requests_lock)
     request = engine.spare_requests
     if request != NULL:
         engine.spare_requests = request.next
+    elif engine.requests < engine.requests_max:
+        request = request_create()
+        if request != NULL:
+            engine.requests += 1
+            request.all_next = engine.all_requests
+            engine.all_requests = request
     unlock(&engine.requests_lock)
-    if request != NULL:
-        return request
-    request = request_create()
-    if request != NULL:
-        lock(&engine.requests_lock)
-        request.all_next = engine.all_requests
-        engine.all_requests = request
-        unlock(&engine.requests_lock)
     return request
 
 

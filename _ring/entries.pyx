@@ -105,8 +105,6 @@ cdef int open_with_room(Context *ctx, int dir, const char *path, int flags, unsi
         inodes_close_pending(&ctx.share.inodes)
         if inodes_evict(&ctx.share.inodes, MAKE_ROOM):
             fd = sys_openat(dir, path, flags, mode)
-        if fd == -EMFILE:
-            return -ENFILE
     return fd
 
 

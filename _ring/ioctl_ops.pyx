@@ -5,13 +5,16 @@ A command's argument is data of a fixed size, copied both ways; a pointer of the
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from .fuse_abi cimport FUSE_IOCTL_UNRESTRICTED, fuse_ioctl_in, fuse_ioctl_out
+from .entries cimport fill_attr_out
+from .fuse_abi cimport (
+    FUSE_IOCTL_32BIT, FUSE_IOCTL_COMPAT, FUSE_IOCTL_UNRESTRICTED, fuse_attr_out, fuse_ioctl_in, fuse_ioctl_out)
 from .handles cimport Handle, handle_release
+from .ids cimport ID_NONE
 from .opened cimport any_handle_of
 from .linux cimport (
-    EINVAL, ENOTTY, EROFS, FS_IOC32_GETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_ENABLE_VERITY, FS_IOC_FSGETXATTR,
+    EACCES, EINVAL, ENOTTY, EROFS, FS_IOC32_GETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_ENABLE_VERITY, FS_IOC_FSGETXATTR,
     FS_IOC_FSSETXATTR, FS_IOC_GETFLAGS, FS_IOC_MEASURE_VERITY, FS_IOC_SETFLAGS, fsverity_digest, fsverity_enable_arg,
-    fsxattr, memcpy, memset, sys_ioctl)
+    fsxattr, S_IRWXG, S_IRWXO, S_IWGRP, S_IWOTH, S_IWUSR, memcpy, memset, sys_ioctl)
 from .request cimport Request, next_bytes, reply
 from .share cimport Context
 
@@ -21,9 +24,40 @@ cdef enum:
     DIGEST_MAX = 64
 
 
+cdef uint32_t command_of(const fuse_ioctl_in *args) noexcept nogil:
+    """The command, by the number that it has here. 0 for one that the guest's kernel cannot have sent for itself.
+
+    Before it sends one of those that set flags it has checked that the caller may do that. But it knows them by its own
+    number alone: the number of the other word size is passed on as it came, unchecked.
+    """
+    if (args.flags & FUSE_IOCTL_32BIT) == 0:
+        return 0 if args.cmd == FS_IOC32_GETFLAGS or args.cmd == FS_IOC32_SETFLAGS else args.cmd
+    if args.flags & FUSE_IOCTL_COMPAT or args.cmd == FS_IOC_GETFLAGS or args.cmd == FS_IOC_SETFLAGS:
+        return 0
+    if args.cmd == FS_IOC32_GETFLAGS:
+        return FS_IOC_GETFLAGS
+    return FS_IOC_SETFLAGS if args.cmd == FS_IOC32_SETFLAGS else args.cmd
+
+
+cdef bint may_write(Context *ctx, const Request *request, int fd) noexcept nogil:
+    """Whether the caller may write the file: the guest's kernel has only checked that it may read it.
+
+    With idmapped mounts the guest does not say who asks; then it must be a file that nobody but its owner may read.
+    """
+    cdef fuse_attr_out file
+    if fill_attr_out(ctx, fd, &file) < 0:
+        return False
+    if request.header.uid == 0:
+        return True
+    if request.header.uid == ID_NONE:
+        return not file.attr.mode & (S_IRWXG | S_IRWXO)
+    if request.header.uid == file.attr.uid:
+        return (file.attr.mode & S_IWUSR) != 0
+    return (file.attr.mode & (S_IWGRP if request.header.gid == file.attr.gid else S_IWOTH)) != 0
+
+
 cdef bint modifies(uint32_t command) noexcept nogil:
-    return (command == FS_IOC_SETFLAGS or command == FS_IOC32_SETFLAGS or command == FS_IOC_FSSETXATTR
-            or command == FS_IOC_ENABLE_VERITY)
+    return command == FS_IOC_SETFLAGS or command == FS_IOC_FSSETXATTR or command == FS_IOC_ENABLE_VERITY
 
 
 cdef int get_flags(int fd, uint8_t *data) noexcept nogil:
@@ -82,9 +116,9 @@ cdef int measure_verity(int fd, uint8_t *data, uint32_t size, uint32_t room) noe
 cdef int run(int fd, uint32_t command, uint8_t *data, uint32_t size, uint32_t room) noexcept nogil:
     """Does one command. Bytes of the answer, which stand in `data` (`size` of them are the argument), or -errno."""
     cdef int error
-    if command == FS_IOC_GETFLAGS or command == FS_IOC32_GETFLAGS:
+    if command == FS_IOC_GETFLAGS:
         return get_flags(fd, data)
-    if command == FS_IOC_SETFLAGS or command == FS_IOC32_SETFLAGS:
+    if command == FS_IOC_SETFLAGS:
         return set_flags(fd, data, size)
     if command == FS_IOC_FSGETXATTR:
         memset(data, 0, sizeof(fsxattr))
@@ -105,19 +139,23 @@ cdef int op_ioctl(Context *ctx, Request *request) noexcept nogil:
     cdef uint8_t *answer = ctx.scratch
     cdef uint8_t *data = ctx.scratch + sizeof(fuse_ioctl_out)
     cdef fuse_ioctl_out *out = <fuse_ioctl_out *> answer
+    cdef uint32_t command = command_of(args)
     cdef Handle *handle
     cdef int size
     if argument == NULL or args.in_size > VERITY_SIGNATURE_MAX + 256:
         return -EINVAL
     if args.flags & FUSE_IOCTL_UNRESTRICTED:
         return -ENOTTY
-    if ctx.share.options.readonly and modifies(args.cmd):
+    if ctx.share.options.readonly and modifies(command):
         return -EROFS
     handle = any_handle_of(ctx, args.fh, request.header.nodeid, &size)
     if handle == NULL:
         return size
     memcpy(data, argument, args.in_size)
-    size = run(handle.fd, args.cmd, data, args.in_size, args.out_size)
+    if command == FS_IOC_ENABLE_VERITY and not may_write(ctx, request, handle.fd):
+        size = -EACCES
+    else:
+        size = run(handle.fd, command, data, args.in_size, args.out_size)
     handle_release(&ctx.share.handles, handle)
     if size < 0:
         return size

@@ -41,6 +41,7 @@ cdef extern from "linux.h" nogil:
         ERANGE
         EROFS
         ESTALE
+        ETIMEDOUT
         ETXTBSY
         EXDEV
 
@@ -113,6 +114,11 @@ cdef extern from "linux.h" nogil:
         S_IFREG
         S_IFSOCK
         S_ISGID
+        S_IWUSR
+        S_IRWXG
+        S_IWGRP
+        S_IRWXO
+        S_IWOTH
         S_ISUID
         S_ISVTX
         S_IXGRP
@@ -125,6 +131,7 @@ cdef extern from "linux.h" nogil:
         STATX_MNT_ID
         STATX_MTIME
         STATX_SIZE
+        STATX_INO
         STATX_TYPE
 
     enum:

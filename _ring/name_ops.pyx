@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from .caller cimport caller_enter, caller_leave
+from .caller cimport caller_enter, caller_ids, caller_leave
 from .descriptors cimport descriptors_open
 from .entries cimport check_name, enter_file, fill_attr_out, lookup_name
 from .extensions cimport SecurityContext, contexts_of
@@ -15,11 +15,11 @@ from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, Inode
 from .inodes cimport inode_find, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
-    AT_NO_AUTOMOUNT, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, EEXIST, EINVAL, EISDIR, EMFILE, ENFILE,
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, EEXIST, EINVAL, EISDIR,
     ENOENT, EOPNOTSUPP, ESTALE, O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_TMPFILE, O_TRUNC, RENAME_EXCHANGE,
-    RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, STATX_BASIC_STATS, STATX_MNT_ID,
-    decimal, linux_statx, memset, sys_close, sys_linkat, sys_mkdirat, sys_mknodat, sys_openat, sys_renameat2, sys_statx,
-    sys_symlinkat, sys_unlinkat)
+    RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, STATX_BASIC_STATS,
+    STATX_INO, STATX_MNT_ID, decimal, linux_statx, memset, sys_close, sys_fchownat, sys_linkat, sys_mkdirat,
+    sys_mknodat, sys_openat, sys_renameat2, sys_statx, sys_symlinkat, sys_unlinkat)
 from .override cimport override_host_mode, override_set
 from .request cimport Request, next_bytes, next_name, reply
 from .share cimport Context
@@ -101,6 +101,13 @@ cdef int describe_entry(Context *ctx, Request *request, const Inode *parent, uin
     return error
 
 
+cdef void undo(int parent_fd, const char *name, uint64_t ino, int flags) noexcept nogil:
+    """Removes what was just created, unless the host has put something else in its place."""
+    cdef linux_statx stat
+    if sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_INO, &stat) == 0 and stat.stx_ino == ino:
+        sys_unlinkat(parent_fd, name, flags)
+
+
 cdef int reply_created(Context *ctx, Request *request, Inode *parent, int parent_fd, const char *name, uint32_t mode,
                        uint32_t umask, uint32_t rdev, int error) noexcept nogil:
     """Answers with the entry of what was just created, unless that failed; lets go of the parent."""
@@ -111,7 +118,7 @@ cdef int reply_created(Context *ctx, Request *request, Inode *parent, int parent
             error = describe_entry(ctx, request, parent, mode, umask, rdev, &out)
             if error < 0:
                 inode_forget(&ctx.share.inodes, out.nodeid, 1)
-                sys_unlinkat(parent_fd, name, AT_REMOVEDIR if mode & S_IFMT == S_IFDIR else 0)
+                undo(parent_fd, name, out.attr.ino, AT_REMOVEDIR if mode & S_IFMT == S_IFDIR else 0)
     inode_release(&ctx.share.inodes, parent)
     return error if error < 0 else reply(request, &out, sizeof(out))
 
@@ -229,14 +236,15 @@ cdef int open_existing(Context *ctx, Inode *parent, int parent_fd, const char *n
 cdef int enter_new(Context *ctx, Request *request, Inode *parent, int parent_fd, const char *name, int fd,
                    const fuse_create_in *args, fuse_entry_out *out) noexcept nogil:
     """The entry of a file that was created and opened; removed again where that fails (NULL name: it has none)."""
+    cdef linux_statx stat
     cdef uint32_t mode = S_IFREG | args.mode & 0o7777
     cdef int error = describe(ctx, request, parent, fd, mode, args.umask, 0)
     if error == 0:
         error = enter_file(ctx, fd, parent if name != NULL else NULL, name, out)
     if error < 0:
+        if name != NULL and sys_statx(fd, "", AT_EMPTY_PATH, STATX_INO, &stat) == 0:
+            undo(parent_fd, name, stat.stx_ino, 0)
         sys_close(fd)
-        if name != NULL:
-            sys_unlinkat(parent_fd, name, 0)
         return error
     return fd
 
@@ -252,8 +260,6 @@ cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, 
             return error
         fd = sys_openat(parent_fd, name, flags, host_mode(ctx, args.mode & 0o7777))
         caller_leave(ctx, request)
-        if fd == -EMFILE:
-            fd = -ENFILE
         if fd >= 0:
             return enter_new(ctx, request, parent, parent_fd, name, fd, args, out)
         if fd != -EEXIST or args.flags & O_EXCL:
@@ -364,6 +370,16 @@ cdef void seen_at(Context *ctx, Inode *parent, int parent_fd, const char *name) 
         inode_release(&ctx.share.inodes, inode)
 
 
+cdef void own_whiteout(Context *ctx, const Request *request, int parent_fd, const char *name) noexcept nogil:
+    """The whiteout that a rename has left is its caller's, as on a local file system."""
+    cdef linux_statx stat
+    cdef uint32_t uid, gid
+    if caller_ids(ctx, request, &uid, &gid) == 0 and (uid != ctx.share.own_uid or gid != ctx.share.own_gid) and \
+            sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) == 0 and \
+            stat.stx_mode & S_IFMT == S_IFCHR and stat.stx_rdev_major == 0 and stat.stx_rdev_minor == 0:
+        sys_fchownat(parent_fd, name, uid, gid, AT_SYMLINK_NOFOLLOW)
+
+
 cdef int rename(Context *ctx, Request *request, uint64_t new_parent, uint32_t flags) noexcept nogil:
     cdef const char *old_name = next_name(request)
     cdef const char *new_name = next_name(request)
@@ -386,6 +402,8 @@ cdef int rename(Context *ctx, Request *request, uint64_t new_parent, uint32_t fl
                 seen_at(ctx, target, target_fd, new_name)
                 if flags & RENAME_EXCHANGE:
                     seen_at(ctx, source, source_fd, old_name)
+                if flags & RENAME_WHITEOUT:
+                    own_whiteout(ctx, request, source_fd, old_name)
         inode_release(&ctx.share.inodes, target)
     inode_release(&ctx.share.inodes, source)
     return error if error < 0 else reply(request, NULL, 0)

@@ -6,9 +6,9 @@ Threads above one that have had nothing to do for a while end; an idle pool is o
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport load_acquire32, load_relaxed32
+from .atomics cimport load_relaxed32
 from .engine cimport Engine
-from .linux cimport sys_futex_wait, sys_futex_wake
+from .linux cimport ETIMEDOUT, sys_futex_wait, sys_futex_wake
 from .mutex cimport lock, unlock
 from .request cimport Request
 
@@ -105,8 +105,7 @@ cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil:
         alone = pool.idle == 0
         pool.idle += 1
         unlock(&pool.lock)
-        expired = sys_futex_wait(&pool.sequence, sequence, -1 if alone else LINGER_NS) < 0 and \
-            load_acquire32(&pool.sequence) == sequence
+        expired = sys_futex_wait(&pool.sequence, sequence, -1 if alone else LINGER_NS) == -ETIMEDOUT
         lock(&pool.lock)
         pool.idle -= 1
     unlock(&pool.lock)

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .chain cimport chain_destroy, chain_init, chain_put, chain_put_header, chain_take
 from .fuse_abi cimport fuse_in_header, fuse_out_header
-from .linux cimport EINVAL, free, malloc, memchr, memset
+from .linux cimport EINVAL, EMFILE, ENFILE, free, malloc, memchr, memset
 
 cdef enum:
     IN_HEADER = sizeof(fuse_in_header)
@@ -67,6 +67,8 @@ cdef int put_header(Request *request, uint32_t size, int error) noexcept nogil:
 
 cdef int reply_error(Request *request, int error) noexcept nogil:
     """A reply with an error, which is negative, and no data."""
+    if error == -EMFILE:
+        error = -ENFILE   # which process has too many files open is not the guest's business
     return put_header(request, 0, error)
 
 

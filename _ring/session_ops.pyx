@@ -38,7 +38,7 @@ cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
     cdef uint64_t flags = (
         FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DONT_MASK | FUSE_HAS_IOCTL_DIR
         | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_SETXATTR_EXT | FUSE_INIT_EXT
-        | FUSE_CREATE_SUPP_GROUP | FUSE_EXPORT_SUPPORT | FUSE_ALLOW_IDMAP)
+        | FUSE_CREATE_SUPP_GROUP | FUSE_EXPORT_SUPPORT)
     cdef const Options *options = &ctx.share.options
     # With the share to itself the guest need not look for changes by others.
     flags |= FUSE_EXPLICIT_INVAL_DATA if options.cache == CACHE_ALWAYS else FUSE_AUTO_INVAL_DATA
@@ -54,6 +54,8 @@ cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
         flags |= FUSE_SUBMOUNTS
     if options.killpriv_v2:
         flags |= FUSE_HANDLE_KILLPRIV_V2
+    if options.idmapped_mounts:
+        flags |= FUSE_ALLOW_IDMAP
     if options.posix_acl != NEVER:
         flags |= FUSE_POSIX_ACL
     if options.security_label != NEVER:

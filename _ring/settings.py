@@ -42,6 +42,7 @@ class Settings(NamedTuple):
     posix_acl: str = "never"
     security_label: str = "never"
     killpriv_v2: bool = True
+    idmapped_mounts: bool = True
     posix_lock: bool = False
     flock: bool = False
     blocked_locks: int = 1024  # the most that wait at a time

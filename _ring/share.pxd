@@ -40,6 +40,7 @@ cdef struct Options:
     uint32_t posix_acl           # a Wanted
     uint32_t security_label      # a Wanted
     uint32_t killpriv_v2
+    uint32_t idmapped_mounts
     uint32_t posix_lock
     uint32_t flock
     uint32_t preserve_noatime

@@ -73,6 +73,7 @@ cdef int share_configure(Share *share, object settings) except -1:
     options.posix_acl = WANTED[settings.posix_acl]
     options.security_label = WANTED[settings.security_label]
     options.killpriv_v2 = settings.killpriv_v2
+    options.idmapped_mounts = settings.idmapped_mounts
     options.posix_lock = settings.posix_lock
     options.flock = settings.flock
     options.preserve_noatime = settings.preserve_noatime

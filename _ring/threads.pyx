@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport load_relaxed32
-from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, post_event, signal
+from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, notify, post_event, signal
 from .inode_lifetime cimport inodes_close_pending
 from .linux cimport ENOMEM, calloc, free, pthread_join, sys_futex_wait, thread_start
 from .lock_owners cimport cancel_again
@@ -94,6 +94,8 @@ cdef void *thread_main(void *argument) noexcept nogil:
         thread.spare = NULL
     threads_reap(pool)
     pool_leave(pool, thread)
+    if load_relaxed32(&pool.stopping):
+        notify(pool.engine)   # which stays until this thread is joined
     return NULL
 
 

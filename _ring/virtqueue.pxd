@@ -55,6 +55,7 @@ cdef struct Virtqueue:
     uint32_t call_lost      # a message found the channel full: the control plane sends it
 
     int kick_fd             # -1: none, the ring is polled
+    int message_fd          # the back-end channel, for CALL_MESSAGE; or -1
     int call_fd             # always open: where there is none, an eventfd that nobody reads
     int err_fd
     uint32_t inband_kicks   # they are messages to the control plane, which wakes the worker

@@ -125,8 +125,9 @@ cdef bint ring_signal(Virtqueue *queue) noexcept nogil:
 cdef bint send_call(Virtqueue *queue) noexcept nogil:
     """Signals the driver. False where it went as a message and the channel is full: it is to be sent again.
 
-    call_fd keeps its number: another descriptor is put in its place by dup3, so no lock is needed to use it. An eventfd
-    or a socket that is full says all that one more signal could.
+    call_fd keeps its number: another descriptor is put in its place by dup3, so no lock is needed to use it; and what
+    is sent to a channel of messages has a number of its own. An eventfd or a socket that is full says all that one more
+    signal could.
     """
     cdef uint64_t one = 1
     cdef CallMessage message
@@ -136,7 +137,7 @@ cdef bint send_call(Virtqueue *queue) noexcept nogil:
         message.header.size = sizeof(vhost_user_vring_state)
         message.state.index = queue.index
         message.state.num = 0
-        if sys_send(queue.call_fd, &message, sizeof(message), MSG_DONTWAIT | MSG_NOSIGNAL) == -EAGAIN:
+        if sys_send(queue.message_fd, &message, sizeof(message), MSG_DONTWAIT | MSG_NOSIGNAL) == -EAGAIN:
             store_release32(&queue.call_lost, 1)
             return False
         return True
@@ -154,6 +155,6 @@ cdef void ring_break(Virtqueue *queue, uint32_t error) noexcept nogil:
     lock(&queue.used_lock)
     if queue.error == QUEUE_OK:
         queue.error = error
-        if queue.err_fd >= 0:
+        if queue.err_fd >= 0 and sys_writable(queue.err_fd):
             sys_write(queue.err_fd, &one, sizeof(one))
     unlock(&queue.used_lock)

@@ -41,6 +41,7 @@ cdef struct Lead:
     uint32_t version      # of the list of queues below
     uint32_t count
     bint polled           # a queue without a kick descriptor is among them
+    bint starved          # there was no request to be had
     Virtqueue *queues[QUEUES_MAX]
 
 
@@ -174,7 +175,8 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
         if lead.thread.spare == NULL:
             lead.thread.spare = take_request(engine)
             if lead.thread.spare == NULL:
-                break   # no memory: what is in flight will give some back
+                lead.starved = True     # what is in flight will give some back
+                break
         request = lead.thread.spare
         got = pop_request(engine, queue, request)
         if got == 0:
@@ -200,7 +202,7 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
             signal(engine, queue)
             held = 0
     signal(engine, queue)
-    return True
+    return not lead.starved
 
 
 cdef bint serve(Lead *lead) noexcept nogil:
@@ -208,6 +210,7 @@ cdef bint serve(Lead *lead) noexcept nogil:
     cdef Engine *engine = lead.worker.engine
     cdef bint more = False
     cdef uint32_t i
+    lead.starved = False
     for i in range(lead.count):
         more |= serve_queue(lead, lead.queues[i])
     if load_relaxed32(&engine.share.inodes.to_close) or load_relaxed32(&engine.share.locks.cancelling):
@@ -276,7 +279,7 @@ cdef void sleep_until_kicked(Lead *lead, int64_t *pause) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef int kicked
     store_relaxed32(&worker.watched.asleep, 1)
-    kicked = sys_epoll_wait(worker.epoll_fd, events, EVENTS, pause[0] if lead.polled else -1)
+    kicked = sys_epoll_wait(worker.epoll_fd, events, EVENTS, pause[0] if lead.polled or lead.starved else -1)
     if kicked > 0:
         pause[0] = POLLED_NS
         poll_learn(&worker.polling, worker.engine, ticks_now())
@@ -296,6 +299,7 @@ cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
     lead.thread = thread
     lead.token = fetch_add32(&worker.watched.leader, 1) + 1
     lead.polled = False
+    lead.starved = False
     schedstat = open_schedstat(worker.engine.share.proc_fd)
     worker.polling.schedstat_fd = schedstat
     thread.ctx.may_sleep = 0
@@ -307,9 +311,9 @@ cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
     while leads(&lead):
         if load_acquire32(&worker.version) != lead.version:
             refresh(&lead)
-        if serve(&lead) or not leads(&lead) or poll(&lead):
+        if serve(&lead) or not leads(&lead) or (not lead.starved and poll(&lead)):
             continue
-        if ask_for_kicks(&lead):
+        if ask_for_kicks(&lead) and not lead.starved:
             ask_for_none(&lead)
             continue
         sleep_until_kicked(&lead, &pause)

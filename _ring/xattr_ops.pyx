@@ -20,15 +20,17 @@ cdef enum:
     VALUE_MAX = 65536   # of a value, and of a list of names
 
 
-cdef Inode *inode_of(Context *ctx, const Request *request, char *path) noexcept nogil:
-    """The request's inode, pinned, and the path of its descriptor; NULL where it is unknown or gone."""
+cdef Inode *inode_of(Context *ctx, const Request *request, char *path, int *error) noexcept nogil:
+    """The request's inode, pinned, and the path of its descriptor; NULL and -errno where it is unknown or gone."""
     cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
     cdef int fd
+    error[0] = -ESTALE
     if inode == NULL:
         return NULL
     fd = inode_fd(&ctx.share.inodes, inode)
     if fd < 0:
         inode_release(&ctx.share.inodes, inode)
+        error[0] = fd
         return NULL
     decimal(path, fd)
     return inode
@@ -79,9 +81,9 @@ cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:
     error = to_host(ctx, name, host_name)
     if error < 0:
         return error
-    inode = inode_of(ctx, request, path)
+    inode = inode_of(ctx, request, path, &error)
     if inode == NULL:
-        return -ESTALE
+        return error
     keep_suid(ctx, not (ctx.share.flags & FUSE_SETXATTR_EXT
                         and (<const fuse_setxattr_in *> args).setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID))
     error = sys_setxattr(path, host_name, value, args.size, <int> args.flags)
@@ -109,15 +111,16 @@ cdef int op_getxattr(Context *ctx, Request *request) noexcept nogil:
     cdef char host_name[XATTR_NAME_MAX + 1]
     cdef char path[16]
     cdef Inode *inode
+    cdef int error
     cdef int64_t size
     if name == NULL or name[0] == 0:
         return -EINVAL
     size = to_host(ctx, name, host_name)
     if size < 0:
         return -ENODATA if size == -EPERM else <int> size   # what may not be seen is not there
-    inode = inode_of(ctx, request, path)
+    inode = inode_of(ctx, request, path, &error)
     if inode == NULL:
-        return -ESTALE
+        return error
     size = sys_getxattr(path, host_name, ctx.scratch, VALUE_MAX)
     inode_release(&ctx.share.inodes, inode)
     return reply_sized(ctx, request, size, args.size)
@@ -127,12 +130,13 @@ cdef int op_listxattr(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_getxattr_in *args = <const fuse_getxattr_in *> next_bytes(request, sizeof(fuse_getxattr_in))
     cdef char path[16]
     cdef Inode *inode
+    cdef int error
     cdef int64_t size
     if not ctx.share.options.xattr:
         return -ENOSYS
-    inode = inode_of(ctx, request, path)
+    inode = inode_of(ctx, request, path, &error)
     if inode == NULL:
-        return -ESTALE
+        return error
     size = sys_listxattr(path, <char *> ctx.scratch, VALUE_MAX)
     inode_release(&ctx.share.inodes, inode)
     if size > 0:
@@ -168,9 +172,9 @@ cdef int op_removexattr(Context *ctx, Request *request) noexcept nogil:
     error = to_host(ctx, name, host_name)
     if error < 0:
         return error
-    inode = inode_of(ctx, request, path)
+    inode = inode_of(ctx, request, path, &error)
     if inode == NULL:
-        return -ESTALE
+        return error
     error = sys_removexattr(path, host_name)
     inode_release(&ctx.share.inodes, inode)
     return error if error < 0 else reply(request, NULL, 0)

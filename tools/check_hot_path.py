@@ -88,11 +88,11 @@ def main() -> int:
         way: list[str] = []
         at: str | None = function
         while at is not None:
-            way.append(at.rsplit("_ring_", 1)[-1])
+            way.append(at.split("_ring_", 1)[-1])
             at = came_from.get(at)
         print(f"check_hot_path: {' <- '.join(way)}: {why}", file=sys.stderr)
     if "--verbose" in sys.argv[1:]:
-        print("\n".join(sorted(name.rsplit("_ring_", 1)[-1] for name in came_from)))
+        print("\n".join(sorted(name.split("_ring_", 1)[-1] for name in came_from)))
     if not offences:
         print(f"check_hot_path: {len(came_from)} functions from {len(entries)} threads and {len(set(handlers))} "
               "handlers, none meets Python")

@@ -33,7 +33,8 @@ PROTOCOL_FEATURES = (
     | abi.VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS | abi.VHOST_USER_PROTOCOL_F_RESET_DEVICE
     | abi.VHOST_USER_PROTOCOL_F_STATUS | abi.VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS
 )
-POOL_THREADS = 64
+POOL_THREADS, POOL_THREADS_LEAST = 64, 4
+POLL_US = 50
 CLOSE_SECONDS = 5.0  # for requests in flight when the front-end is gone
 U64 = 8
 SINGLE_REGION_AT = abi.SINGLE_REGION.size - abi.MEMORY_REGION.size
@@ -64,6 +65,15 @@ class Rule(NamedTuple):
             raise ProtocolError("its protocol feature was not negotiated")
 
 
+def pool_threads(options: argparse.Namespace) -> int:
+    """How many threads there may be for requests that sleep."""
+    wanted = options.thread_pool_size or POOL_THREADS
+    if wanted < POOL_THREADS_LEAST:
+        log.info("--thread-pool-size %d: %d are taken, so that small requests need not wait for slow ones", wanted,
+                 POOL_THREADS_LEAST)
+    return max(wanted, POOL_THREADS_LEAST)
+
+
 class Backend:
     """One connection: the negotiated features, guest memory, vrings, and the device that serves them."""
 
@@ -72,7 +82,8 @@ class Backend:
         self.options, self.channel, self.proc_fd = options, channel, inside.proc_fd
         self.queue_count = 1 + options.num_request_queues if options.num_request_queues else VRINGS_MAX
         self.device = Device(inside.root_fd, inside.proc_fd, settings_of(options), queues=self.queue_count,
-                             descriptors=descriptors, pool_threads=POOL_THREADS, seccomp=inside.filter)
+                             descriptors=descriptors, pool_threads=pool_threads(options), requests=options.max_requests,
+                             poll_us=POLL_US if options.poll_us is None else options.poll_us, seccomp=inside.filter)
         self.waiter = Waiter(self.device, options.drain_timeout, channel.peer_has_left)
         self.vrings = [Vring(self.device, self.waiter, index) for index in range(self.queue_count)]
         self.memory = GuestMemory(self.device, self.waiter, self.vrings)

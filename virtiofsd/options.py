@@ -98,6 +98,10 @@ def some_seconds(word: str) -> float:
     return value
 
 
+def poll_time(word: str) -> int | None:
+    return None if word == "auto" else number(0, 10_000)(word)
+
+
 def choice(*words: str) -> Callable[[str], str]:
     def parse(word: str) -> str:
         if word not in words:
@@ -187,6 +191,9 @@ OPTIONS = (
            "(default), auto or always", bare="always"),
     Option("--killpriv-v2", None, None, True, "clear set-id bits when the guest asks for it (default)",
            opposite="--no-killpriv-v2"),
+    Option("--idmapped-mounts", None, None, True, "let guests make idmapped mounts of the share (default). They do "
+           "not say then who asks for what is no creation: fallocate clears set-id bits for root, too, and fs-verity "
+           "is only for files that nobody but their owner may read", opposite="--no-idmapped-mounts"),
     Option("--posix-lock", None, None, False, "POSIX locks reach the host, and exclude other guests and host "
            "processes"),
     Option("--flock", None, None, False, "BSD locks reach the host"),
@@ -199,6 +206,12 @@ OPTIONS = (
     Option("--translate-gid", "RANGE", translation, [], "the same for group ids", repeats=True),
     Option("--override-stat", None, None, False, "fake root: keep owners, modes and device nodes of guests in the "
            "extended attribute user.containers.override_stat, for a daemon that may not set the real ones"),
+    Option("--thread-pool-size", "N", number(0, 4096), 0, "most threads for requests that sleep (default: 0, as many "
+           "as are needed, up to 64; fewer than 4 become 4, lest small requests wait for slow ones)"),
+    Option("--poll-us", "N", poll_time, None, "how many microseconds a thread looks for new requests at most before it "
+           "sleeps: 0 for not at all, or auto (default), for up to 50 where that pays and there are CPUs to spare"),
+    Option("--max-requests", "N", number(64, 1 << 20), 16384, "most requests in flight; more wait in their queues "
+           "(default: 16384)"),
     Option("--rlimit-nofile", "N", number(0, 1 << 30), None,
            "most file descriptors of the daemon, from 256 (default: 1000000 or what the system allows, 0: leave the "
            "limit as it is)"),

@@ -34,6 +34,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         posix_acl=options.posix_acl,
         security_label=options.security_label,
         killpriv_v2=options.killpriv_v2,
+        idmapped_mounts=options.idmapped_mounts,
         posix_lock=options.posix_lock,
         flock=options.flock,
         blocked_locks=options.max_blocked_locks,

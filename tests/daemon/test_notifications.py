@@ -80,6 +80,8 @@ def test_calls_may_go_into_a_socket(daemon: Daemon) -> None:
         fuse.init()
         device.connection.set_vring_call(QUEUE, theirs.fileno(), ack=True)
         ours.settimeout(SECONDS)
+        # The first one is for what may have been signalled where nobody looks any more.
+        assert ours.recv(8) == (1).to_bytes(8, "little")
         for _ in range(3):
             ticket = ask_for_call(fuse)
             assert ours.recv(100) == (1).to_bytes(8, "little")
@@ -264,8 +266,7 @@ def test_a_channel_that_is_given_late_or_again_carries_the_calls(daemon: Daemon)
         device.channel.close()
         device.offer_channel()
         ticket = ask_for_call(fuse)
-        wait_until(lambda: bool(device.channel and device.channel.serve()), "the call")
-        assert device.channel.calls == {QUEUE: 1}
+        wait_until(lambda: bool(device.channel and device.channel.serve() and device.channel.calls[QUEUE]), "the call")
         answered(fuse, [ticket])
 
 
