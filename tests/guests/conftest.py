@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from guest.boot import Guest, Kernel
+from tests.filesystem.support import Mounts
 from tests.guests.support import Laboratory, Place, Scene
 
 REPORTERS = pytest.StashKey[list[Callable[[], str]]]()
@@ -35,6 +36,17 @@ def guest(kernel: Kernel) -> Iterator[Guest]:
     """A guest without any share, for all tests of a module; they must leave it as they found it."""
     with Guest(kernel=kernel) as guest:
         yield guest
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> Iterator[Mounts]:
+    """File systems to mount on the host; they are unmounted when the test's daemons have ended."""
+    mounts = Mounts(tmp_path / "mounts")
+    mounts.folder.mkdir()
+    try:
+        yield mounts
+    finally:
+        mounts.close()
 
 
 @pytest.fixture
