@@ -2,7 +2,8 @@
 
 import sys
 
-from virtiofsd.options import OptionError, StartError, parse
+from virtiofsd.errors import OptionError, StartError
+from virtiofsd.options import parse
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2

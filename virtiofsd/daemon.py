@@ -10,8 +10,9 @@ import resource
 import signal
 
 from virtiofsd import log as logging
+from virtiofsd.errors import StartError, reason, shown
 from virtiofsd.listener import Listener
-from virtiofsd.options import NOFILE_LEAST, StartError, reason, shown
+from virtiofsd.options import NOFILE_LEAST
 
 NOFILE_WANTED = 1_000_000
 HANDLE_BYTES = 128  # the most that a file handle has (MAX_HANDLE_SZ)
@@ -92,7 +93,8 @@ def run(options: argparse.Namespace) -> int:
         from virtiofsd import sandbox
         from virtiofsd.serve import serve_until_done
 
-        inside = sandbox.enter(options, root_fd, proc_fd, listener.socket)
+        inside = sandbox.enter(options, root_fd, proc_fd, listener.socket,
+                               sandbox.Outside(listener.socket.close, lambda: None))
         return serve_until_done(options, listener, inside, descriptors)
     finally:
         listener.close()

@@ -6,7 +6,7 @@ import socket
 import stat
 from typing import Self
 
-from virtiofsd.options import StartError, reason, shown
+from virtiofsd.errors import StartError, reason, shown
 
 
 class Listener:

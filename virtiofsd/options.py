@@ -6,29 +6,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from virtiofsd import __version__, idmap
+from virtiofsd.errors import OptionError, shown
 from virtiofsd.log import LEVELS
 from virtiofsd.virtio_abi import VIRTIO_FS_TAG_SIZE
 
 VRINGS_MAX = 256  # a vring's index has 8 bits
 NOFILE_LEAST = 256  # file descriptors: with fewer no guest can do anything
 SOCKET_PATH_MAX = 107  # bytes: sun_path, and its NUL
-
-
-class OptionError(Exception):
-    """A user's mistake on the command line: one line that names the option and the value."""
-
-
-class StartError(Exception):
-    """Why the daemon cannot start, though its command line makes sense: one line."""
-
-
-def reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
-def shown(word: str) -> str:
-    """A word of the user's as one line can show it."""
-    return word if word.isprintable() and word else repr(word)
 
 
 class Option(NamedTuple):

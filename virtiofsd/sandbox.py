@@ -7,6 +7,7 @@ and core dumps are given up, and seccomp filters are installed.
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -16,10 +17,19 @@ from typing import NamedTuple, NoReturn
 
 from virtiofsd import capabilities, seccomp
 from virtiofsd._ring import process
-from virtiofsd.log import log
-from virtiofsd.options import StartError, shown
+from virtiofsd.errors import StartError, shown
+
+log = logging.getLogger(__name__)
 
 SHARE, PROC = "share", "proc"  # in the new root, before it is sealed
+
+
+class Outside(NamedTuple):
+    """What the process that started the daemon does while its child serves, and descriptors that both go on using."""
+
+    begin: Callable[[], None]  # gives up what is the child's alone, and waits until that is ready
+    signalled: Callable[[], None]  # a signal was passed on
+    kept: frozenset[int] = frozenset()
 
 
 class Inside(NamedTuple):
@@ -92,11 +102,9 @@ def run_helpers(options: argparse.Namespace, parent: int, go: int, done: int) ->
 
 # The namespace sandbox.
 
-def fork_inside(options: argparse.Namespace, forget: Callable[[], None]) -> None:
+def fork_inside(options: argparse.Namespace, outside: Outside) -> None:
     """Forks; returns in the child, which is PID 1 of a namespace of its own. The parent waits for it and exits as it
-    does.
-
-    `forget` is called in the parent: what is the child's alone. OSError, StartError.
+    does. OSError, StartError.
     """
     privileged = process.capabilities()[0] & capabilities.bit("sys_admin")
     if privileged and (options.uid_map or options.gid_map):
@@ -112,8 +120,8 @@ def fork_inside(options: argparse.Namespace, forget: Callable[[], None]) -> None
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     pid = os.fork()
     if pid:
-        forget()
-        supervise(pid)
+        outside.begin()
+        supervise(pid, outside.signalled)
     process.parent_death_signal(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -125,7 +133,7 @@ def maps_root(options: argparse.Namespace) -> bool:
     return any(inside == 0 for inside, _, _ in options.uid_map) and any(inside == 0 for inside, _, _ in options.gid_map)
 
 
-def supervise(pid: int) -> NoReturn:
+def supervise(pid: int, signalled: Callable[[], None]) -> NoReturn:
     """The parent's life: signals go on to the child, and its end is the parent's. Nothing is left of its privileges."""
     with contextlib.suppress(OSError):
         process.keep_capabilities(0)
@@ -135,6 +143,7 @@ def supervise(pid: int) -> NoReturn:
         if number != signal.SIGCHLD:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+            signalled()
             continue
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -224,7 +233,8 @@ def load_what_comes_later() -> None:
     sys.stderr.flush()
 
 
-def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: socket.socket) -> Inside:
+def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: socket.socket,
+          outside: Outside) -> Inside:
     """Enters the sandbox that the options name. Raises StartError where that cannot be.
 
     With `namespace` only the child returns, and the parent has no listener any more. The descriptors given are
@@ -232,12 +242,12 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
     """
     load_what_comes_later()
     try:
-        close_all_but({0, 1, 2, root_fd, proc_fd, listener.fileno()})
+        close_all_but({0, 1, 2, root_fd, proc_fd, listener.fileno(), *outside.kept})
         if options.sandbox == "namespace":
-            fork_inside(options, listener.close)
-            outside = (root_fd, proc_fd)
+            fork_inside(options, outside)
+            replaced = (root_fd, proc_fd)
             root_fd, proc_fd = enter_new_root(root_fd, options.shared_dir)
-            for fd in outside:
+            for fd in replaced:
                 os.close(fd)
         elif options.sandbox == "chroot":
             root_fd = enter_chroot(root_fd)

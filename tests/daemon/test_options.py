@@ -8,7 +8,8 @@ import pytest
 
 from tests.conftest import program
 from virtiofsd import __version__
-from virtiofsd.options import OPTIONS, OptionError, parse
+from virtiofsd.errors import OptionError
+from virtiofsd.options import OPTIONS, parse
 
 SHARE = ["--shared-dir", "/some/where"]
 GOOD = ["--socket-path", "/some/socket", *SHARE]
