@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from frontend.back_end import BackEnd
 
 SECONDS = 10.0
+LONG = bool(os.environ.get("LONG"))     # what can be tried in two sizes is tried in the large one: for an hour or so
 # What most tests want; a test's own options come behind and win.
 USUAL = ("--sandbox", "none", "--modcaps", "+sys_admin", "--xattr", "--negative-timeout", "0")
 BAD_LINE = re.compile(r" (WARN|ERROR) |Traceback|ERROR: AddressSanitizer|runtime error|LeakSanitizer")
