@@ -1,7 +1,7 @@
 # Everything a developer does here. Each target sets up what it needs (tools/setup), so a fresh checkout will do.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench bench-compare check clean distclean
+.PHONY: help build demo test bench bench-compare check wheels clean distclean
 BIN := .venv/bin
 
 help: ## this list
@@ -40,6 +40,10 @@ check: ## linters, types, generated files, and no Python on the path of a reques
 	$(BIN)/cython-lint _ring frontend bench
 	$(BIN)/python tools/generate_abi.py --check
 	$(if $(wildcard tools/check_hot_path.py),$(BIN)/python tools/check_hot_path.py)
+
+wheels: ## an sdist and a wheel, in dist/
+	@tools/setup wheels
+	@$(BIN)/python tools/make_wheels.py
 
 clean: ## remove what was built
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .venv/.built

@@ -1,4 +1,7 @@
-"""Builds the extension modules; everything else about the package stands in pyproject.toml.
+"""Builds the extension modules and installs share/ as it is; the rest about the package stands in pyproject.toml.
+
+The modules keep to the limited API of CPython 3.11, so that one wheel does for all that came later. It costs nothing:
+what a request meets is no Python at all (tools/check_hot_path.py). Free-threaded CPython has no such API yet.
 
 Switches, in the environment:
 
@@ -10,9 +13,11 @@ Switches, in the environment:
 
 import os
 import pathlib
+import sysconfig
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 # A performance hint is how Cython says that a nogil function would take the GIL; see tools/check_hot_path.py too.
 DIRECTIVES = {
@@ -30,6 +35,7 @@ FLAGS = {
     "sanitize": (["-O1", "-g", "-DVIRTIOFSD_DEBUG", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
                   "-fno-omit-frame-pointer"], ["-fsanitize=address,undefined"]),
 }
+LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-cast-function-type",
             "-Wno-missing-field-initializers"]
 
@@ -49,11 +55,37 @@ def extensions() -> list[Extension]:
             Extension(
                 f"{package}.{source.stem}", [str(source)], depends=headers, include_dirs=["virtiofsd/_ring"],
                 extra_compile_args=[*compile_flags, *WARNINGS], extra_link_args=link_flags,
-                define_macros=[("_GNU_SOURCE", "1")])
+                define_macros=[("_GNU_SOURCE", "1"), *([("Py_LIMITED_API", "0x030B0000")] if LIMITED_API else [])],
+                py_limited_api=LIMITED_API)
             for source in sorted(pathlib.Path(folder).glob("*.pyx"))]
     return found
 
 
-setup(ext_modules=cythonize(
-    extensions(), build_dir="build/cython", compiler_directives=DIRECTIVES, nthreads=os.cpu_count() or 1,
-    annotate=os.environ.get("VIRTIOFSD_ANNOTATE") == "1"))
+def data_files() -> list[tuple[str, list[str]]]:
+    """What lies in share/, each file at the same place below the prefix."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(pathlib.Path("share").rglob("*")):
+        if path.is_file():
+            found.setdefault(str(path.parent), []).append(str(path))
+    return list(found.items())
+
+
+class BuildExtensions(build_ext):
+    def run(self) -> None:
+        super().run()
+        if self.inplace:
+            # A module that an older checkout or another Python left would be found before the one just built.
+            for extension in self.extensions:
+                built = pathlib.Path(self.get_ext_fullpath(extension.name))
+                for other in built.parent.glob(f"{extension.name.rpartition('.')[2]}.cpython-*.so"):
+                    if other != built:
+                        other.unlink()
+
+
+setup(
+    ext_modules=cythonize(
+        extensions(), build_dir="build/cython", compiler_directives=DIRECTIVES, nthreads=os.cpu_count() or 1,
+        annotate=os.environ.get("VIRTIOFSD_ANNOTATE") == "1"),
+    data_files=data_files(),
+    cmdclass={"build_ext": BuildExtensions},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {})
