@@ -86,13 +86,16 @@ def poll_time(word: str) -> int | None:
     return None if word == "auto" else number(0, 10_000)(word)
 
 
-def choice(*words: str) -> Callable[[str], str]:
-    def parse(word: str) -> str:
-        if word not in words:
-            raise ValueError(f"it is one of {', '.join(words)}")
-        return word
+class Choice:
+    """One of these words."""
 
-    return parse
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, word: str) -> str:
+        if word not in self.words:
+            raise ValueError(f"it is one of {', '.join(self.words)}")
+        return word
 
 
 def xattrmap(word: str) -> Any:
@@ -122,7 +125,7 @@ def modcaps(word: str) -> Any:
     return capabilities.parse_changes(word)
 
 
-WANTED = choice("never", "auto", "always")
+WANTED = Choice("never", "auto", "always")
 
 OPTIONS = (
     Option("--socket-path", "PATH", text, None, "UNIX socket to listen on for the vhost-user front-end (the VMM)"),
@@ -131,10 +134,10 @@ OPTIONS = (
     Option("--tag", "TAG", tag, None,
            "name by which guests mount the share, for front-ends that ask the daemon for it (User-Mode Linux, crosvm); "
            "QEMU and Cloud Hypervisor have an option of their own, and QEMU before 8.1 cannot stand this one"),
-    Option("--sandbox", "MODE", choice("namespace", "chroot", "none"), "namespace",
+    Option("--sandbox", "MODE", Choice("namespace", "chroot", "none"), "namespace",
            "isolation of the daemon: namespace (default), with only the shared directory in its file system, no "
            "network and no other process; chroot; none"),
-    Option("--seccomp", "ACTION", choice("kill", "trap", "log", "none"), "kill",
+    Option("--seccomp", "ACTION", Choice("kill", "trap", "log", "none"), "kill",
            "what happens at a system call that the daemon should never make: kill (default), trap, log, or none"),
     Option("--modcaps", "CHANGES", modcaps, (), "capabilities that the daemon keeps besides the usual ones, or not: "
            "+sys_admin:-chown"),
@@ -146,7 +149,7 @@ OPTIONS = (
            "all), and the number that a guest is told where the front-end leaves that to the daemon (default: the "
            "host's CPUs)"),
     Option("--readonly", None, None, False, "refuse every change of the share with EROFS"),
-    Option("--cache", "POLICY", choice("never", "metadata", "auto", "always"), "auto",
+    Option("--cache", "POLICY", Choice("never", "metadata", "auto", "always"), "auto",
            "what guests may cache: never anything; metadata, with every read and write going to the host; auto "
            "(default), for a second, and data over an open where the file has not changed; always, for shares that "
            "nobody else changes"),
@@ -163,7 +166,7 @@ OPTIONS = (
     Option("--no-readdirplus", None, None, False, "no attributes with directory entries"),
     Option("--announce-submounts", None, None, True, "tell guests which directories are mount points (default)",
            opposite="--no-announce-submounts"),
-    Option("--inode-file-handles", "WHEN", choice("never", "prefer", "mandatory", "fallback"), "prefer",
+    Option("--inode-file-handles", "WHEN", Choice("never", "prefer", "mandatory", "fallback"), "prefer",
            "find files again by file handle when their descriptor was closed: never (by name), prefer (default), "
            "mandatory; fallback is an old word for prefer"),
     Option("--xattr", None, None, False, "extended attributes"),
@@ -202,7 +205,7 @@ OPTIONS = (
     Option("--drain-timeout", "SECONDS", some_seconds, 60.0,
            "how long a stop of the device waits for requests that hang in the host's file system, before the "
            "connection is closed (default: 60)"),
-    Option("--log-level", "LEVEL", choice(*LEVELS), "info", f"{', '.join(LEVELS)} (default: info)"),
+    Option("--log-level", "LEVEL", Choice(*LEVELS), "info", f"{', '.join(LEVELS)} (default: info)"),
 )
 
 
