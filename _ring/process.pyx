@@ -20,6 +20,7 @@ cdef extern from "process.h" nogil:
         MS_NODEV
         MS_NOEXEC
         MS_NOSUID
+        MS_NOSYMFOLLOW
         MS_RDONLY
         MS_REC
         MS_RELATIME
@@ -30,6 +31,7 @@ cdef extern from "process.h" nogil:
     int sys_pivot_root(const char *new_root, const char *put_old)
     int sys_clone_mounts(int fd)
     int sys_attach_mounts(int fd, const char *target)
+    int sys_disarm_mounts(int fd)
     int sys_no_new_privileges()
     int sys_not_dumpable()
     int sys_parent_death_signal(int number)
@@ -65,9 +67,10 @@ def mount_tmpfs(str target) -> None:
             f"mounting a tmpfs on {target}")
 
 
-def remount_readonly(str target) -> None:
-    checked(sys_mount(NULL, os.fsencode(target), NULL,
-                      MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV | MS_NOEXEC | MS_NOSUID, NULL),
+def remount_readonly(str target, *, bint symlinks=True) -> None:
+    """Without `symlinks` none is followed there, nor what /proc has of the kind (exe, root, cwd)."""
+    cdef unsigned long flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV | MS_NOEXEC | MS_NOSUID | MS_RELATIME
+    checked(sys_mount(NULL, os.fsencode(target), NULL, flags if symlinks else flags | MS_NOSYMFOLLOW, NULL),
             f"remounting {target} read-only")
 
 
@@ -89,6 +92,11 @@ def clone_mounts(int fd) -> int:
 
 def attach_mounts(int fd, str target) -> None:
     checked(sys_attach_mounts(fd, os.fsencode(target)), f"mounting the shared directory on {target}")
+
+
+def disarm_mounts(int fd) -> None:
+    """Device nodes cannot be opened there, and set-id bits have no effect. `fd` is of clone_mounts."""
+    checked(sys_disarm_mounts(fd), "making the shared directory's mounts nodev and nosuid")
 
 
 def pivot_root_here() -> None:

@@ -1,18 +1,21 @@
 """The sandbox: what the daemon cannot reach any more when the first byte of a front-end is read.
 
 namespace: a process of its own, PID 1 of a pid namespace, whose root is an empty tmpfs with the shared directory in it,
-without network. chroot: the shared directory is the root. none: neither. In each of them capabilities, new privileges
-and core dumps are given up, and seccomp filters are installed.
+without network. chroot: a process of its own, whose root is the shared directory. none: neither. In each of them
+capabilities, new privileges and core dumps are given up, and seccomp filters are installed.
 """
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
+import select
 import signal
 import socket
+import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 from virtiofsd import capabilities, seccomp
@@ -21,7 +24,8 @@ from virtiofsd.errors import StartError, shown
 
 log = logging.getLogger(__name__)
 
-SHARE, PROC = "share", "proc"  # in the new root, before it is sealed
+SHARE, PROC = "share", "proc"  # in the new root; the latter until it is sealed
+FD, TASK = "fd", "task"  # all that stays of /proc/self
 
 
 class Outside(NamedTuple):
@@ -100,29 +104,40 @@ def run_helpers(options: argparse.Namespace, parent: int, go: int, done: int) ->
     os._exit(0)
 
 
-# The namespace sandbox.
+# A process that serves, and one outside that waits for it.
 
-def fork_inside(options: argparse.Namespace, outside: Outside) -> None:
-    """Forks; returns in the child, which is PID 1 of a namespace of its own. The parent waits for it and exits as it
-    does. OSError, StartError.
+def new_namespaces(options: argparse.Namespace) -> None:
+    """The namespaces that begin with a process: pid; and user, by which a plain user may make others.
+
+    OSError, StartError.
     """
     privileged = process.capabilities()[0] & capabilities.bit("sys_admin")
     if privileged and (options.uid_map or options.gid_map):
         raise StartError("--uid-map and --gid-map are for a daemon without privileges, which makes a user namespace")
     if privileged:
         process.enter_namespaces("pid")
-    else:
-        finish = map_ids(options)
-        process.enter_namespaces("user", "pid")
-        finish()
-        if maps_root(options):
-            process.set_ids(0, 0)
+        return
+    finish = map_ids(options)
+    process.enter_namespaces("user", "pid")
+    finish()
+
+
+def fork_inside(outside: Outside) -> None:
+    """Forks; returns in the child. The parent waits for it and exits as it does. OSError."""
+    read_end, write_end = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     pid = os.fork()
     if pid:
+        os.close(read_end)
         outside.begin()
         supervise(pid, outside.signalled)
-    process.parent_death_signal(signal.SIGTERM)
+    os.close(write_end)
+    process.parent_death_signal(signal.SIGKILL)
+    if select.select([read_end], [], [], 0)[0]:  # the parent has died before that
+        os._exit(128 + signal.SIGKILL)
+    os.close(read_end)
+    os.setsid()  # no terminal is left that input could be faked on
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whose parent ends in the namespace is a child of its first process
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
@@ -134,9 +149,13 @@ def maps_root(options: argparse.Namespace) -> bool:
 
 
 def supervise(pid: int, signalled: Callable[[], None]) -> NoReturn:
-    """The parent's life: signals go on to the child, and its end is the parent's. Nothing is left of its privileges."""
+    """The parent's life: signals go on to the child, and its end is the parent's.
+
+    It keeps what it takes to signal the child, whose user id may be another one, and to remove the socket at the end.
+    """
     with contextlib.suppress(OSError):
-        process.keep_capabilities(0)
+        process.keep_capabilities(capabilities.bit("kill") | capabilities.bit("dac_override"))
+    process.not_dumpable()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     while True:
         number = signal.sigwait(FORWARDED | {signal.SIGCHLD})
@@ -149,9 +168,25 @@ def supervise(pid: int, signalled: Callable[[], None]) -> NoReturn:
         if ended:
             code = os.waitstatus_to_exitcode(status)
             if code < 0:
-                log.error("the daemon was ended by signal %d", -code)
+                log.error("the daemon was ended by signal %d%s", -code,
+                          ": it made a system call that --seccomp forbids" if -code == signal.SIGSYS else "")
                 code = 128 - code
             raise SystemExit(code)
+
+
+# The root.
+
+@contextlib.contextmanager
+def empty_root(path: str) -> Iterator[None]:
+    """A new root, which is the working directory and can be filled inside the context. Nothing is left of the old."""
+    process.stop_propagation()
+    # The tmpfs covers the shared directory, since that is one path that is there for sure.
+    process.mount_tmpfs(path)
+    os.chdir(path)
+    yield
+    process.pivot_root_here()
+    os.chdir("/")
+    process.remount_readonly("/")
 
 
 def enter_new_root(root_fd: int, path: str) -> tuple[int, int]:
@@ -164,28 +199,55 @@ def enter_new_root(root_fd: int, path: str) -> tuple[int, int]:
         raise StartError(f"--shared-dir {shown(path)}: it was exchanged while the daemon started")
     mounts = process.clone_mounts(here)
     os.close(here)
-    # The tmpfs covers the shared directory, since that is one path that is there for sure.
-    process.mount_tmpfs(path)
-    os.chdir(path)
-    os.mkdir(SHARE)
-    os.mkdir(PROC)
-    process.attach_mounts(mounts, SHARE)
-    os.close(mounts)
-    process.mount_proc(PROC)
-    proc_fd = os.open(f"{PROC}/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    process.unmount(PROC)
-    os.rmdir(PROC)
-    process.pivot_root_here()
-    os.chdir("/")
-    process.remount_readonly("/")
+    disarm(mounts)
+    with empty_root(path):
+        os.mkdir(SHARE)
+        process.attach_mounts(mounts, SHARE)
+        os.close(mounts)
+        proc_fd = own_proc()
     return os.open(f"/{SHARE}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), proc_fd
 
 
-def enter_chroot(root_fd: int) -> int:
+def disarm(mounts: int) -> None:
+    """Who makes a device node in the share must not open it: that would be any disk of the host."""
+    try:
+        process.disarm_mounts(mounts)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # before Linux 5.12
+            raise
+
+
+def own_proc() -> int:
+    """Mounts in the working directory what the threads use of /proc, and nothing that leads further.
+
+    That is /proc/self/fd, whose descriptor is returned, and beside it /proc/self/task, where no link is followed:
+    `exe` would lead to Python's own file.
+    """
+    os.mkdir(PROC)
+    process.mount_proc(PROC)
+    for name in (FD, TASK):
+        os.mkdir(name)
+        folder = os.open(f"{PROC}/self/{name}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mounts = process.clone_mounts(folder)
+        os.close(folder)
+        process.attach_mounts(mounts, name)
+        os.close(mounts)
+    process.remount_readonly(TASK, symlinks=False)
+    process.unmount(PROC)
+    os.rmdir(PROC)
+    return os.open(FD, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def enter_chroot(root_fd: int, proc_fd: int, path: str) -> tuple[int, int]:
+    """The shared directory becomes the root. Descriptors as of enter_new_root."""
+    if process.capabilities()[0] & capabilities.bit("sys_admin"):
+        # From the usual /proc/self/fd a way leads up and out.
+        process.enter_namespaces("mount")
+        with empty_root(path):
+            proc_fd = own_proc()
     os.fchdir(root_fd)
     os.chroot(".")
-    os.close(root_fd)
-    return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), proc_fd
 
 
 # Privileges.
@@ -220,6 +282,22 @@ def close_all_but(kept: set[int]) -> None:
                 os.close(int(name))
 
 
+def replace_standard_files(needed: set[int]) -> None:
+    """Nothing is read from standard input; and a directory among the standard files would be a way out, too."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in {0, 1, 2} - needed:
+        if fd == 0 or is_directory(fd):
+            os.dup2(null, fd)
+    os.close(null)
+
+
+def is_directory(fd: int) -> bool:
+    try:
+        return stat.S_ISDIR(os.fstat(fd).st_mode)
+    except OSError:  # it is closed
+        return False
+
+
 def load_what_comes_later() -> None:
     """Modules and data that Python would look for when it needs them, and not find in the sandbox."""
     import encodings.idna
@@ -237,20 +315,26 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
           outside: Outside) -> Inside:
     """Enters the sandbox that the options name. Raises StartError where that cannot be.
 
-    With `namespace` only the child returns, and the parent has no listener any more. The descriptors given are
+    But for `none` only a child returns, and the parent has no listener any more. The descriptors given are
     replaced, and all others closed, but for the standard ones.
     """
     load_what_comes_later()
     try:
-        close_all_but({0, 1, 2, root_fd, proc_fd, listener.fileno(), *outside.kept})
+        needed = {root_fd, proc_fd, listener.fileno(), *outside.kept}
+        close_all_but({0, 1, 2} | needed)
+        replace_standard_files(needed)
+        before = {root_fd, proc_fd}
         if options.sandbox == "namespace":
-            fork_inside(options, outside)
-            replaced = (root_fd, proc_fd)
+            new_namespaces(options)
+            fork_inside(outside)
+            if maps_root(options):
+                process.set_ids(0, 0)
             root_fd, proc_fd = enter_new_root(root_fd, options.shared_dir)
-            for fd in replaced:
-                os.close(fd)
         elif options.sandbox == "chroot":
-            root_fd = enter_chroot(root_fd)
+            fork_inside(outside)
+            root_fd, proc_fd = enter_chroot(root_fd, proc_fd, options.shared_dir)
+        for fd in before - {root_fd, proc_fd}:
+            os.close(fd)
         return Inside(root_fd, proc_fd, give_up_privileges(options))
     except ValueError as error:
         raise StartError(str(error)) from error
