@@ -37,11 +37,11 @@ def index(folder: Path, release: str) -> None:
     for deb in sorted((folder / "pool").glob("*.deb")):
         control = subprocess.run(["dpkg-deb", "--field", deb], capture_output=True, text=True, check=True).stdout
         digest = hashlib.sha256(deb.read_bytes()).hexdigest()
-        stanzas.append(f"{control}Filename: pool/{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n")
+        stanzas.append(f"{control}Filename: pool/{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n\n")
     name = "main/binary-amd64/Packages"
     packages = folder / "dists" / release / name
     packages.parent.mkdir(parents=True, exist_ok=True)
-    packages.write_text("\n".join(stanzas))
+    packages.write_text("".join(stanzas))  # an empty line ends each, or debootstrap loses the last
     digest, size = hashlib.sha256(packages.read_bytes()).hexdigest(), packages.stat().st_size
     (folder / "dists" / release / "Release").write_text(
         f"Suite: {release}\nCodename: {release}\nArchitectures: amd64\nComponents: main\n"
