@@ -1,3 +1,5 @@
+# What each does, in which units and with which errors, stands in device.pyx.
+
 from virtiofsd._ring.settings import Settings
 
 class Device:

@@ -1,1 +1,3 @@
+# The rows of the operation table: opcode, name, names of the flags.
+
 def operations() -> list[tuple[int, str, frozenset[str]]]: ...

@@ -1,3 +1,5 @@
+# Numbers of capabilities are bits (1 << CAP_...); each raises OSError. What each does stands in process.pyx.
+
 NAMESPACES: dict[str, int]
 
 def enter_namespaces(*names: str) -> None: ...

@@ -114,9 +114,11 @@ class VirtioFs:
     # The life of the device, in the profile's order
 
     def negotiate(self) -> None:
+        """Features, protocol features and what else the profile does before the driver is ready."""
         self.profile.negotiate(self)
 
     def start(self) -> None:
+        """Memory and rings, in the profile's order."""
         self.profile.start(self)
 
     def stop(self) -> None:
@@ -165,11 +167,13 @@ class VirtioFs:
         return bool(self.connection.protocol_features & getattr(abi, f"VHOST_USER_PROTOCOL_F_{name}"))
 
     def get_features(self) -> None:
+        """Notes what the back-end offers. ProtocolError where VERSION_1 is not among it."""
         self.offered_features = self.connection.get_features()
         if not self.offered_features & virtio.VIRTIO_F_VERSION_1:
             raise ProtocolError(f"the back-end offers no VERSION_1: {self.offered_features:#x}")
 
     def negotiate_protocol(self) -> None:
+        """Takes of the protocol features offered those that are wanted."""
         if not self.offered_features & abi.VHOST_USER_F_PROTOCOL_FEATURES:
             return
         self.offered_protocol = self.connection.get_protocol_features()
@@ -190,6 +194,7 @@ class VirtioFs:
             raise ProtocolError(f"the back-end has {most} queues, the device {self.max_queues}")
 
     def offer_channel(self) -> None:
+        """SET_BACKEND_REQ_FD, where BACKEND_REQ is negotiated."""
         if self.has("BACKEND_REQ"):
             self.channel = BackendChannel(self.timeout)
             if self.shmem:
@@ -197,11 +202,13 @@ class VirtioFs:
             self.channel.offer(self.connection)
 
     def read_config(self, size: int, flags: int = 0) -> bytes:
+        """The first `size` bytes of the configuration space, which are kept in `config`."""
         self.config = self.connection.get_config(0, size, flags)
         return self.config
 
     @property
     def tag(self) -> str:
+        """The tag in the configuration that was read."""
         return self.config[:virtio.VIRTIO_FS_TAG_SIZE].rstrip(b"\0").decode()
 
     def set_memory(self, slots: bool = False) -> None:
@@ -249,6 +256,7 @@ class VirtioFs:
         self.connection.set_vring_base(index, self.bases[index])
 
     def ring_addr(self, index: int, *, log: int = 0, flags: int = 0) -> None:
+        """SET_VRING_ADDR with the parts' user addresses."""
         queue = self.queues[index]
         self.connection.set_vring_addr(
             index, self.memory.user(queue.desc_gpa), self.memory.user(queue.avail_gpa),
@@ -292,6 +300,7 @@ class VirtioFs:
     # Dirty log, in QEMU's order at the start of a migration
 
     def start_log(self) -> None:
+        """Has the back-end log what it writes; `log` is the bitmap, a bit for 4 KiB."""
         pages = max(region.end for region in self.memory.regions) // 4096
         size = -(-pages // 8 // mmap.PAGESIZE) * mmap.PAGESIZE or mmap.PAGESIZE
         fd = os.memfd_create("dirty-log", os.MFD_CLOEXEC)

@@ -60,16 +60,20 @@ class FuseClient(FuseTransport):
         return out
 
     def destroy(self, **how: Unpack[How]) -> None:
+        """DESTROY: the server drops every inode, handle and lock of the session."""
         self.tell(Opcode.DESTROY, 0, **how)
         self.lookups.clear()
 
     def interrupt(self, unique: int, **how: Unpack[How]) -> None:
+        """INTERRUPT of the request of this unique; there is no reply."""
         self.drop(Opcode.INTERRUPT, 0, abi.INTERRUPT_IN.pack(unique=unique), **how)
 
     def statfs(self, nodeid: int = ROOT, **how: Unpack[How]) -> Fields:
+        """kstatfs: blocks in units of `frsize` bytes."""
         return abi.KSTATFS.unpack(self.ask(Opcode.STATFS, nodeid, abi.STATFS_OUT.size, **how))
 
     def syncfs(self, nodeid: int = ROOT, **how: Unpack[How]) -> None:
+        """SYNCFS of the file system that the node is on."""
         self.tell(Opcode.SYNCFS, nodeid, abi.SYNCFS_IN.pack(), **how)
 
     # Names
@@ -90,6 +94,7 @@ class FuseClient(FuseTransport):
         return how
 
     def lookup(self, parent: int, child: Name, **how: Unpack[How]) -> Fields:
+        """The entry, counted in `lookups`; its nodeid is 0 where the guest may know that there is none."""
         body = name(child)
         return self._entry(self.ask(Opcode.LOOKUP, parent, abi.ENTRY_OUT.size, body, **how), body in (b".\0", b"..\0"))
 
@@ -102,10 +107,12 @@ class FuseClient(FuseTransport):
         return entry
 
     def forget(self, nodeid: int, count: int = 1, **how: Unpack[How]) -> None:
+        """FORGET of `count` lookups; there is no reply."""
         self.drop(Opcode.FORGET, nodeid, abi.FORGET_IN.pack(nlookup=count), **how)
         self._forgotten(nodeid, count)
 
     def batch_forget(self, nodes: Iterable[tuple[int, int]], **how: Unpack[How]) -> None:
+        """BATCH_FORGET of (nodeid, lookups); there is no reply."""
         pairs = list(nodes)
         body = b"".join(abi.FORGET_ONE.pack(nodeid=nodeid, nlookup=count) for nodeid, count in pairs)
         self.drop(Opcode.BATCH_FORGET, 0, abi.BATCH_FORGET_IN.pack(count=len(pairs)), body, **how)
@@ -123,6 +130,7 @@ class FuseClient(FuseTransport):
             self.forget(nodeid, count, **how)
 
     def readlink(self, nodeid: int, **how: Unpack[How]) -> bytes:
+        """The target, as it is on the wire: without a NUL."""
         return self.call(Opcode.READLINK, nodeid, out_pages=4095, **how).data
 
     def symlink(self, parent: int, child: Name, target: Name, **how: Unpack[How]) -> Fields:
@@ -150,10 +158,12 @@ class FuseClient(FuseTransport):
 
     def rename2(self, parent: int, child: Name, new_parent: int, new: Name, flags: int = 0,
                 **how: Unpack[How]) -> None:
+        """`flags` are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT of renameat2(2)."""
         body = abi.RENAME2_IN.pack(newdir=new_parent, flags=flags)
         self.tell(Opcode.RENAME2, parent, body, name(child), name(new), **how)
 
     def link(self, nodeid: int, new_parent: int, new: Name, **how: Unpack[How]) -> Fields:
+        """Another name `child` in `parent` for the node; its entry, which counts as a lookup."""
         body = abi.LINK_IN.pack(oldnodeid=nodeid)
         return self._entry(self.ask(Opcode.LINK, new_parent, abi.ENTRY_OUT.size, body, name(new), **how))
 
@@ -166,6 +176,7 @@ class FuseClient(FuseTransport):
         return attr
 
     def getattr(self, nodeid: int, fh: int | None = None, **how: Unpack[How]) -> Fields:
+        """attr_out; ReplyError for attributes that Linux would refuse."""
         body = abi.GETATTR_IN.pack(getattr_flags=0 if fh is None else abi.FUSE_GETATTR_FH, fh=fh or 0)
         return self._attr(self.ask(Opcode.GETATTR, nodeid, abi.ATTR_OUT.size, body, **how))
 
@@ -194,11 +205,13 @@ class FuseClient(FuseTransport):
 
     def statx(self, nodeid: int, mask: int = 0xfff, sx_flags: int = 0, fh: int | None = None,
               **how: Unpack[How]) -> Fields:
+        """statx_out; `mask` are STATX_ bits, `sx_flags` AT_STATX_ bits of statx(2)."""
         body = abi.STATX_IN.pack(getattr_flags=0 if fh is None else abi.FUSE_GETATTR_FH, fh=fh or 0,
                                  sx_flags=sx_flags, sx_mask=mask)
         return abi.STATX_OUT.unpack(self.ask(Opcode.STATX, nodeid, abi.STATX_OUT.size, body, **how))
 
     def access(self, nodeid: int, mask: int, **how: Unpack[How]) -> None:
+        """`mask` is of access(2): R_OK, W_OK, X_OK."""
         self.tell(Opcode.ACCESS, nodeid, abi.ACCESS_IN.pack(mask=mask), **how)
 
     # Extended attributes
@@ -217,18 +230,22 @@ class FuseClient(FuseTransport):
         return int(abi.GETXATTR_OUT.unpack(data).size)
 
     def getxattr_size(self, nodeid: int, attribute: Name, **how: Unpack[How]) -> int:
+        """Bytes of the value: a request with room for nothing."""
         body = abi.GETXATTR_IN.pack(size=0)
         return self._xattr_size(self.ask(Opcode.GETXATTR, nodeid, abi.GETXATTR_OUT.size, body, name(attribute), **how))
 
     def getxattr(self, nodeid: int, attribute: Name, size: int = 65536, **how: Unpack[How]) -> bytes:
+        """The value, for which the reply has room for `size` bytes; ERANGE where it has more."""
         body = abi.GETXATTR_IN.pack(size=size)
         return self.call(Opcode.GETXATTR, nodeid, body, name(attribute), out_pages=size, **how).data
 
     def listxattr_size(self, nodeid: int, **how: Unpack[How]) -> int:
+        """Bytes of the list, with a NUL behind each name."""
         return self._xattr_size(self.ask(Opcode.LISTXATTR, nodeid, abi.GETXATTR_OUT.size,
                                          abi.GETXATTR_IN.pack(size=0), **how))
 
     def listxattr(self, nodeid: int, size: int = 65536, **how: Unpack[How]) -> list[bytes]:
+        """The names; ReplyError where the list does not end in a NUL."""
         data = self.call(Opcode.LISTXATTR, nodeid, abi.GETXATTR_IN.pack(size=size), out_pages=size, **how).data
         if data and not data.endswith(b"\0"):
             raise ReplyError("LISTXATTR: the last name has no NUL")
@@ -240,6 +257,7 @@ class FuseClient(FuseTransport):
     # Files
 
     def open(self, nodeid: int, flags: int = os.O_RDONLY, open_flags: int = 0, **how: Unpack[How]) -> Fields:
+        """open_out: the handle and FOPEN_ flags. `open_flags` 1 is KILL_SUIDGID."""
         body = abi.OPEN_IN.pack(flags=flags, open_flags=open_flags)
         return abi.OPEN_OUT.unpack(self.ask(Opcode.OPEN, nodeid, abi.OPEN_OUT.size, body, **how))
 
@@ -250,6 +268,7 @@ class FuseClient(FuseTransport):
 
     def tmpfile(self, parent: int, mode: int = 0o600, flags: int = os.O_RDWR, umask: int = 0,
                 **how: Unpack[How]) -> tuple[Fields, Fields]:
+        """The entry and the open file, as create(); it has no name."""
         return self._created(Opcode.TMPFILE, parent, "/", mode, flags, umask, 0, how)
 
     def _created(self, opcode: Opcode, parent: int, child: Name, mode: int, flags: int, umask: int, open_flags: int,
@@ -275,10 +294,12 @@ class FuseClient(FuseTransport):
         return int(abi.WRITE_OUT.unpack(reply.data).size)
 
     def flush(self, nodeid: int, fh: int, lock_owner: int = 0, **how: Unpack[How]) -> None:
+        """FLUSH, as at each close(2) of a descriptor of the handle."""
         self.tell(Opcode.FLUSH, nodeid, abi.FLUSH_IN.pack(fh=fh, lock_owner=lock_owner), **how)
 
     def release(self, nodeid: int, fh: int, flags: int = 0, release_flags: int = 0, lock_owner: int = 0,
                 **how: Unpack[How]) -> None:
+        """RELEASE, as at the last close; `release_flags` 1 is FLUSH, 2 FLOCK_UNLOCK."""
         body = abi.RELEASE_IN.pack(fh=fh, flags=flags, release_flags=release_flags, lock_owner=lock_owner)
         self.tell(Opcode.RELEASE, nodeid, body, **how)
 
@@ -287,10 +308,12 @@ class FuseClient(FuseTransport):
         self.tell(Opcode.FSYNC, nodeid, body, **how)
 
     def fallocate(self, nodeid: int, fh: int, offset: int, length: int, mode: int = 0, **how: Unpack[How]) -> None:
+        """Bytes; `mode` is of fallocate(2)."""
         body = abi.FALLOCATE_IN.pack(fh=fh, offset=offset, length=length, mode=mode)
         self.tell(Opcode.FALLOCATE, nodeid, body, **how)
 
     def lseek(self, nodeid: int, fh: int, offset: int, whence: int, **how: Unpack[How]) -> int:
+        """The offset found, in bytes; `whence` is SEEK_DATA or SEEK_HOLE."""
         body = abi.LSEEK_IN.pack(fh=fh, offset=offset, whence=whence)
         return int(abi.LSEEK_OUT.unpack(self.ask(Opcode.LSEEK, nodeid, abi.LSEEK_OUT.size, body, **how)).offset)
 
@@ -306,6 +329,7 @@ class FuseClient(FuseTransport):
                                                  **how)).size)
 
     def bmap(self, nodeid: int, block: int, blocksize: int, **how: Unpack[How]) -> int:
+        """The block on the device for a block of the file, in units of `blocksize` bytes."""
         body = abi.BMAP_IN.pack(block=block, blocksize=blocksize)
         return int(abi.BMAP_OUT.unpack(self.ask(Opcode.BMAP, nodeid, abi.BMAP_OUT.size, body, **how)).block)
 
@@ -321,17 +345,20 @@ class FuseClient(FuseTransport):
         return out.result, reply.data[abi.IOCTL_OUT.size:]
 
     def poll(self, nodeid: int, fh: int, events: int, kh: int = 0, flags: int = 0, **how: Unpack[How]) -> int:
+        """The events that hold now, as poll(2) has them."""
         body = abi.POLL_IN.pack(fh=fh, kh=kh, flags=flags, events=events)
         return int(abi.POLL_OUT.unpack(self.ask(Opcode.POLL, nodeid, abi.POLL_OUT.size, body, **how)).revents)
 
     # Locks
 
     def lock_body(self, fh: int, owner: int, kind: int, start: int, end: int, pid: int, flock: bool) -> bytes:
+        """lk_in: `kind` is F_RDLCK, F_WRLCK or F_UNLCK, `end` the last byte, inclusive."""
         return abi.LK_IN.pack(fh=fh, owner=owner, lk_start=start, lk_end=end, lk_type=kind, lk_pid=pid,
                               lk_flags=abi.FUSE_LK_FLOCK if flock else 0)
 
     def getlk(self, nodeid: int, fh: int, owner: int, kind: int, start: int = 0, end: int = (1 << 63) - 1,
               **how: Unpack[How]) -> Fields:
+        """The lock in the way, or one of kind F_UNLCK."""
         body = self.lock_body(fh, owner, kind, start, end, 0, False)
         return abi.FILE_LOCK.unpack(self.ask(Opcode.GETLK, nodeid, abi.LK_OUT.size, body, **how))
 
@@ -344,6 +371,7 @@ class FuseClient(FuseTransport):
     # Directories
 
     def opendir(self, nodeid: int, flags: int = os.O_RDONLY | os.O_DIRECTORY, **how: Unpack[How]) -> Fields:
+        """open_out: the handle and FOPEN_ flags."""
         body = abi.OPEN_IN.pack(flags=flags)
         return abi.OPEN_OUT.unpack(self.ask(Opcode.OPENDIR, nodeid, abi.OPEN_OUT.size, body, **how))
 
@@ -378,6 +406,7 @@ class FuseClient(FuseTransport):
 
     def readdirplus(self, nodeid: int, fh: int, offset: int = 0, size: int = 32768,
                     **how: Unpack[How]) -> list[DirEntry]:
+        """readdir() with a lookup of each entry, which counts."""
         return self.readdir(nodeid, fh, offset, size, True, **how)
 
     def listdir(self, nodeid: int = ROOT, plus: bool = False, size: int = 32768, **how: Unpack[How]) -> list[DirEntry]:
@@ -402,6 +431,7 @@ class FuseClient(FuseTransport):
 
     def setupmapping(self, nodeid: int, offset: int, length: int, moffset: int, flags: int,
                      fh: int = NO_FH, **how: Unpack[How]) -> None:
+        """Maps bytes of the file at `moffset` of the DAX window; `flags` 1 is write, 2 read."""
         body = abi.SETUPMAPPING_IN.pack(fh=fh, foffset=offset, len=length, flags=flags, moffset=moffset)
         self.tell(Opcode.SETUPMAPPING, nodeid, body, **how)
 

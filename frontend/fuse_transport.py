@@ -52,6 +52,7 @@ class ReplyError(Exception):
 
 
 def opcode_name(opcode: int) -> str:
+    """The operation's name, or its number where it has none."""
     try:
         return Opcode(opcode).name
     except ValueError:
@@ -85,10 +86,12 @@ class Ticket:
 
     @property
     def room(self) -> int:
+        """Bytes that the reply may have."""
         return sum(length for _, length in self.writable)
 
 
 def pad8(data: bytes) -> bytes:
+    """Padded with zeros to a multiple of 8 bytes."""
     return data + bytes(-len(data) % 8)
 
 
@@ -99,6 +102,7 @@ def secctx_block(contexts: Sequence[tuple[str, bytes]]) -> bytes:
 
 
 def groups_block(groups: Sequence[int]) -> bytes:
+    """The supplementary groups of a creation (FUSE_EXT_GROUPS)."""
     body = pad8(U32.pack(len(groups)) + b"".join(map(U32.pack, groups)))
     return EXT_HEADER.pack(size=EXT_HEADER.size + len(body), type=FUSE_EXT_GROUPS) + body
 

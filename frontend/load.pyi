@@ -1,3 +1,5 @@
+# What they do, in which units and with which errors, stands in load.pyx.
+
 from collections.abc import Sequence
 
 from frontend.operations import Op, Result

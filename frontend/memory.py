@@ -48,6 +48,7 @@ class Region:
 
     @property
     def end(self) -> int:
+        """The first guest address behind it."""
         return self.guest_addr + self.size
 
     def truncate(self, size: int) -> None:
@@ -150,9 +151,11 @@ class GuestMemory:
             gpa, length = gpa + piece, length - piece
 
     def read(self, gpa: int, length: int) -> bytes:
+        """Bytes at a guest address, over regions that follow each other. ValueError: not in memory."""
         return b"".join(region.map[start:start + piece] for region, start, piece in self._pieces(gpa, length))
 
     def write(self, gpa: int, data: bytes | bytearray | memoryview) -> None:
+        """Writes at a guest address, over regions that follow each other. ValueError: not in memory."""
         done = 0
         for region, start, piece in self._pieces(gpa, len(data)):
             region.map[start:start + piece] = bytes(data[done:done + piece])
@@ -219,4 +222,5 @@ class GuestMemory:
 
     @property
     def free_bytes(self) -> int:
+        """Bytes that alloc() has left, in however many pieces."""
         return sum(end - start for start, end in self._free)

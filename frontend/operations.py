@@ -80,6 +80,7 @@ class Result:
 
     @property
     def wrong(self) -> int:
+        """Replies that were not right, of each kind."""
         return self.wrong_header + self.wrong_length + self.wrong_error + self.wrong_data
 
     @property
@@ -112,12 +113,14 @@ REQUEST_NODEID = 16
 
 def request(opcode: int, nodeid: int, *parts: bytes, uid: int = 0, gid: int = 0, pid: int = 1,
             extensions: int = 0) -> bytes:
+    """A whole request without its unique; `extensions` are units of 8 bytes at the end of `parts`."""
     body = b"".join(parts)
     return abi.IN_HEADER.pack(len=HEADER + len(body), opcode=opcode, nodeid=nodeid, uid=uid, gid=gid, pid=pid,
                               total_extlen=extensions) + body
 
 
 def getattr_op(nodeid: int, ino: int | None = None) -> Op:
+    """A GETATTR, whose inode number is checked where one is given."""
     return Op(request(Opcode.GETATTR, nodeid, abi.GETATTR_IN.pack()), out_args=abi.ATTR_OUT.size,
               check=NO_CHECK if ino is None else CHECK_WORD, check_at=16, check_value=ino or 0)
 
@@ -128,6 +131,7 @@ def setattr_op(nodeid: int, valid: int, **values: int) -> Op:
 
 
 def lookup_op(parent: int, child: str, ino: int | None = None, missing: bool = False) -> Op:
+    """A LOOKUP, whose inode number is checked where one is given; `missing`: it must be ENOENT."""
     return Op(request(Opcode.LOOKUP, parent, name(child)), out_args=abi.ENTRY_OUT.size, error=-2 if missing else 0,
               check=NO_CHECK if ino is None else CHECK_WORD, check_at=40, check_value=ino or 0)
 
@@ -146,6 +150,7 @@ def forget_op(nodeid: int, count: int = 1) -> Op:
 
 
 def batch_forget_op(nodes: Iterable[tuple[int, int]]) -> Op:
+    """A BATCH_FORGET of (nodeid, lookups)."""
     pairs = list(nodes)
     ones = [abi.FORGET_ONE.pack(nodeid=nodeid, nlookup=count) for nodeid, count in pairs]
     return Op(request(Opcode.BATCH_FORGET, 0, abi.BATCH_FORGET_IN.pack(count=len(pairs)), *ones), no_reply=True)
@@ -180,12 +185,14 @@ def statfs_op(nodeid: int = abi.FUSE_ROOT_ID) -> Op:
 
 
 def getxattr_op(nodeid: int, attribute: str, size: int = 0, error: int = 0) -> Op:
+    """A GETXATTR of a value of `size` bytes (0: of its size), or one that must fail with `error`."""
     body = abi.GETXATTR_IN.pack(size=size)
     return Op(request(Opcode.GETXATTR, nodeid, body, name(attribute)), error=error,
               out_args=0 if size else abi.GETXATTR_OUT.size, out_data=size, least=0 if size else -1, most=size or -1)
 
 
 def open_release_cycle(nodeid: int, flags: int = os.O_RDONLY) -> list[Op]:
+    """OPEN and RELEASE of what was opened."""
     body = abi.OPEN_IN.pack(flags=flags)
     return [
         Op(request(Opcode.OPEN, nodeid, body), out_args=abi.OPEN_OUT.size, saves=((0, 0),)),
@@ -228,6 +235,7 @@ def create_unlink_cycle(parent: int, child: str, size: int = 0, secctx: bytes = 
 
 
 def mkdir_rmdir_cycle(parent: int, child: str) -> list[Op]:
+    """MKDIR, RMDIR and FORGET of one directory."""
     make = Op(request(Opcode.MKDIR, parent, abi.MKDIR_IN.pack(mode=0o755), name(child)), out_args=abi.ENTRY_OUT.size,
               saves=((0, 1),))
     forget = Op(request(Opcode.FORGET, 0, abi.FORGET_IN.pack(nlookup=1)), no_reply=True,
@@ -270,6 +278,7 @@ def reads(nodeid: int, fh: int, size: int, file_size: int, shuffle: bool = False
 
 
 def writes(nodeid: int, fh: int, size: int, file_size: int, shuffle: bool = False, seed: int = 0) -> list[Op]:
+    """WRITEs over a whole pattern file, in order or at random."""
     offsets = list(range(0, file_size - size + 1, size))
     if shuffle:
         random.Random(seed).shuffle(offsets)

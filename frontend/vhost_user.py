@@ -189,6 +189,7 @@ class Connection(Channel):
         return self.answer(request, timeout)
 
     def value(self, request: int, payload: bytes = b"", fds: Sequence[int] = ()) -> int:
+        """Sends a request whose reply is a u64, and returns that."""
         reply = self.ask(request, payload, fds)
         reply.close()
         return reply.value
@@ -252,6 +253,7 @@ class Connection(Channel):
         return reply.payload[abi.CONFIG_HEADER.size:]
 
     def set_config(self, offset: int, data: bytes, flags: int = 0, *, ack: bool | None = None) -> None:
+        """`flags` 0 is a write by the guest, 1 a migration."""
         header = abi.CONFIG_HEADER.pack(offset=offset, size=len(data), flags=flags)
         self.order(FrontRequest.SET_CONFIG, header + data, ack=ack)
 
@@ -259,10 +261,12 @@ class Connection(Channel):
 
     @staticmethod
     def region(region: Region) -> bytes:
+        """The region as SET_MEM_TABLE has it; addresses and sizes in bytes."""
         return abi.MEMORY_REGION.pack(guest_addr=region.guest_addr, size=region.size, user_addr=region.user_addr,
                                       mmap_offset=region.mmap_offset)
 
     def set_mem_table(self, regions: Sequence[Region]) -> None:
+        """Replaces all regions; each comes with its descriptor, which stays the caller's."""
         table = abi.MEMORY_HEADER.pack(count=len(regions)) + b"".join(map(self.region, regions))
         self.order(FrontRequest.SET_MEM_TABLE, table, [region.fd for region in regions])
 
@@ -297,9 +301,11 @@ class Connection(Channel):
         self._vring(FrontRequest.SET_VRING_ENABLE, index, int(enable), ack=ack)
 
     def vring_kick(self, index: int, *, ack: bool | None = None) -> None:
+        """A kick in-band, which also starts the ring (INBAND_NOTIFICATIONS)."""
         self._vring(FrontRequest.VRING_KICK, index, 0, ack=ack)
 
     def get_vring_base(self, index: int, timeout: float | None = None) -> int:
+        """Stops the ring. The next available index; TimeoutError while requests are in flight."""
         reply = self.ask(FrontRequest.GET_VRING_BASE, abi.VRING_STATE.pack(index=index), timeout=timeout)
         state = abi.VRING_STATE.unpack(reply.payload)
         if state.index != index:
@@ -319,12 +325,15 @@ class Connection(Channel):
             self.order(request, U64.pack(index), [fd], ack=ack)
 
     def set_vring_kick(self, index: int, fd: int | None, *, ack: bool | None = None) -> None:
+        """An eventfd that stays the caller's; None: no descriptor, the ring is polled."""
         self._vring_fd(FrontRequest.SET_VRING_KICK, index, fd, ack=ack)
 
     def set_vring_call(self, index: int, fd: int | None, *, ack: bool | None = None) -> None:
+        """An eventfd or socket that stays the caller's; None: no descriptor, the driver polls."""
         self._vring_fd(FrontRequest.SET_VRING_CALL, index, fd, ack=ack)
 
     def set_vring_err(self, index: int, fd: int | None, *, ack: bool | None = None) -> None:
+        """An eventfd that stays the caller's, or None."""
         self._vring_fd(FrontRequest.SET_VRING_ERR, index, fd, ack=ack)
 
     # State

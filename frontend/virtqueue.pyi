@@ -1,3 +1,5 @@
+# Addresses are the guest's, lengths bytes, times seconds. What each does stands in virtqueue.pyx.
+
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 

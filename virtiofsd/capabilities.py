@@ -15,6 +15,7 @@ USUAL = ("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "setgid
 
 
 def bit(name: str) -> int:
+    """The capability's bit in a set. ValueError for a name that is none."""
     return 1 << NAMES.index(name)
 
 

@@ -34,6 +34,7 @@ class Message:
 
     @property
     def needs_reply(self) -> bool:
+        """The flag NEED_REPLY, which counts only where REPLY_ACK is negotiated."""
         return bool(self.flags & FLAG_NEED_REPLY)
 
     def take_fd(self) -> int:
@@ -49,6 +50,7 @@ class Message:
 
 
 def close_all(fds: list[int]) -> None:
+    """Closes and removes every descriptor of the list."""
     while fds:
         os.close(fds.pop())
 

@@ -26,11 +26,14 @@ class Region(NamedTuple):
 
 
 class Slot(NamedTuple):
+    """A region that is mapped."""
+
     number: int  # the data plane's name for it
     file: tuple[int, int]  # device and inode of what is mapped
 
 
 def identity(fd: int) -> tuple[int, int]:
+    """By which a file is known again, whatever descriptor it comes with."""
     info = os.fstat(fd)
     return info.st_dev, info.st_ino
 

@@ -16,11 +16,14 @@ class Translation(NamedTuple):
 
 
 class IdMaps(NamedTuple):
+    """All options together; ranges of one direction do not overlap."""
+
     to_host: tuple[IdRange, ...]
     to_guest: tuple[IdRange, ...]
 
 
 def numbers(words: list[str], what: str) -> list[int]:
+    """The words as ids. ValueError; `what` says how it should look."""
     for word in words:
         if not word.isascii() or not word.isdigit():
             raise ValueError(f"{word!r} is not a number; it is {what}")
@@ -30,6 +33,7 @@ def numbers(words: list[str], what: str) -> list[int]:
 
 
 def span(base: int, count: int) -> int:
+    """The base of so many ids. ValueError where they go beyond the last."""
     if base + count > IDS - 1:
         raise ValueError(f"{count} ids from {base} go beyond {IDS - 2}")
     return base

@@ -44,6 +44,7 @@ def parse(text: str) -> tuple[XattrRule, ...]:
 
 
 def field(text: str, separator: str) -> tuple[str, str]:
+    """The text up to the separator, and what follows. ValueError where there is none."""
     value, found, rest = text.partition(separator)
     if not found:
         raise ValueError(f"a rule ends without its separator {separator!r}")
@@ -64,6 +65,7 @@ def expand(key: bytes, prepend: bytes) -> list[XattrRule]:
 
 
 def check(rules: list[XattrRule]) -> None:
+    """ValueError where some name of either side would match no rule."""
     if not rules:
         raise ValueError("there is no rule")
     for side, matched in (("client", any(rule.client and not rule.key for rule in rules)),
