@@ -370,6 +370,8 @@ NUMBERS = {
     "unlink": (87, -1),
     "unlinkat": (263, 35),
     "unshare": (272, 97),
+    "uprobe": (336, -1),
+    "uretprobe": (335, -1),
     "uselib": (134, -1),
     "userfaultfd": (323, 282),
     "ustat": (136, -1),
