@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import stat
 import sys
@@ -16,13 +17,15 @@ from virtiofsd._ring.device import Device
 from virtiofsd.back_channel import BackChannel
 from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError
 from virtiofsd.guest_memory import SLOTS_MAX, GuestMemory, Region
-from virtiofsd.log import TRACE, log
+from virtiofsd.log import TRACE
 from virtiofsd.options import VRINGS_MAX
 from virtiofsd.sandbox import Inside
 from virtiofsd.settings import settings_of
 from virtiofsd.vhost_user_abi import FrontRequest
 from virtiofsd.vrings import Vring
 from virtiofsd.waiting import DrainTimeoutError, PeerLeftError, Waiter
+
+log = logging.getLogger(__name__)
 
 FEATURES = (
     virtio.VIRTIO_F_VERSION_1 | virtio.VIRTIO_F_INDIRECT_DESC | virtio.VIRTIO_F_EVENT_IDX

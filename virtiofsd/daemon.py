@@ -9,10 +9,11 @@ import os
 import resource
 import signal
 
-from virtiofsd import log as logging
+from virtiofsd import log
 from virtiofsd.errors import StartError, reason, shown
-from virtiofsd.listener import Listener
+from virtiofsd.listener import Listener, group_id
 from virtiofsd.options import NOFILE_LEAST
+from virtiofsd.service_manager import ServiceManager
 
 NOFILE_WANTED = 1_000_000
 HANDLE_BYTES = 128  # the most that a file handle has (MAX_HANDLE_SZ)
@@ -80,21 +81,42 @@ def check_file_handles(share: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The daemon, from its options to its exit status. StartError where it cannot begin."""
-    logging.set_up(options.log_level)
+    log.set_up(options.log_level, syslog=options.syslog)
+    for note in options.notes:
+        log.log.warning("%s", note)
+    try:
+        return start(options)
+    except StartError as error:
+        if log.descriptors():  # nobody may read standard error
+            log.log.error("%s", error)
+        raise
+
+
+def start(options: argparse.Namespace) -> int:
+    manager = ServiceManager()
     descriptors = raise_descriptor_limit(options.rlimit_nofile)
     root_fd, proc_fd = open_share(options.shared_dir)
     if options.inode_file_handles == "mandatory":
         check_file_handles(options.shared_dir)
+    group = None if options.socket_group is None else group_id(options.socket_group)
     # From here on there is something to clean up: signals wait for who handles them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))
-    listener = Listener.at(options.socket_path) if options.fd is None else Listener.on(options.fd)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
+    listener = Listener.at(options.socket_path, group) if options.fd is None else Listener.on(options.fd)
     os.umask(0)
     try:
         from virtiofsd import sandbox
         from virtiofsd.serve import serve_until_done
 
+        def begin_as_parent() -> None:
+            listener.socket.close()
+            manager.wait_for_child()
+
+        kept = listener.descriptors() | manager.descriptors() | log.descriptors()
         inside = sandbox.enter(options, root_fd, proc_fd, listener.socket,
-                               sandbox.Outside(listener.socket.close, lambda: None))
-        return serve_until_done(options, listener, inside, descriptors)
+                               sandbox.Outside(begin_as_parent, manager.stopping, kept))
+        if os.getpid() != manager.pid:
+            manager.become_child()
+        return serve_until_done(options, listener, inside, descriptors, manager)
     finally:
+        manager.stopping()
         listener.close()

@@ -7,29 +7,45 @@ import stat
 from typing import Self
 
 from virtiofsd.errors import StartError, reason, shown
+from virtiofsd.pid_file import PidFile
 
 
 class Listener:
-    """A listening socket. A file that it was given in the file system goes with it."""
+    """A listening socket. What it was given in the file system goes with it."""
 
-    def __init__(self, sock: socket.socket, path: str | None = None) -> None:
-        self.socket, self.path = sock, path
+    def __init__(self, sock: socket.socket, path: str | None = None, pid_file: PidFile | None = None) -> None:
+        self.socket, self.path, self.pid_file = sock, path, pid_file
         self._file = file_at(path) if path is not None else None
 
     @classmethod
-    def at(cls, path: str) -> Self:
-        """A socket at the path; a stale one is replaced, one that somebody listens on is not. StartError."""
+    def at(cls, path: str, group: int | None = None) -> Self:
+        """A socket at the path, for its owner, or for a group (its id) too. StartError.
+
+        A stale one is replaced, one that somebody listens on is not.
+        """
+        pid_file = PidFile.beside(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound = False
         old = os.umask(0o077)
         try:
             remove_stale(path)
             sock.bind(path)
+            bound = True
+            if group is not None:
+                os.chown(path, -1, group)
+                os.chmod(path, 0o770)
             sock.listen()
         except OSError as error:
+            pid_file.remove()
+            if bound:
+                os.unlink(path)
             raise StartError(f"--socket-path {shown(path)}: {reason(error)}") from error
+        except StartError:
+            pid_file.remove()
+            raise
         finally:
             os.umask(old)
-        return cls(sock, path)
+        return cls(sock, path, pid_file)
 
     @classmethod
     def on(cls, fd: int) -> Self:
@@ -44,12 +60,29 @@ class Listener:
         os.set_inheritable(fd, False)
         return cls(sock)
 
+    def descriptors(self) -> frozenset[int]:
+        """What a child needs that goes on with it, besides the socket."""
+        return frozenset() if self.pid_file is None else frozenset({self.pid_file.fd})
+
     def close(self) -> None:
-        """Removes the file too, unless another has taken its place."""
+        """Removes the files too, unless others have taken their places."""
         self.socket.close()
         if self.path is not None and file_at(self.path) == self._file:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
+        if self.pid_file is not None:
+            self.pid_file.remove()
+            self.pid_file = None
+
+
+def group_id(name: str) -> int:
+    """StartError where there is no such group."""
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise StartError(f"--socket-group {shown(name)}: there is no such group") from None
 
 
 def file_at(path: str) -> tuple[int, int] | None:

@@ -1,6 +1,15 @@
-"""One line per event, on standard error."""
+"""The log: one line per event, on standard error, in the journal, or by syslog.
 
+Each module logs under its own name, and its level can be set by that name.
+"""
+
+import contextlib
 import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
 
 LEVELS = {
     "off": logging.CRITICAL + 10,
@@ -11,16 +20,168 @@ LEVELS = {
     "trace": logging.DEBUG - 5,
 }
 TRACE = LEVELS["trace"]
+ROOT = "virtiofsd"
+SYSLOG = "/dev/log"
+SEVERITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # syslog(3); all below is 7
+FACILITY_USER = 1
+# How many lines alike are logged: what a front-end does wrong it can do a million times a second.
+BURST, PER_SECOND = 100, 1.0
+ASKED_FOR = {"asked_for": True}  # `extra` of a line that somebody waits for
 
-log = logging.getLogger("virtiofsd")
+log = logging.getLogger(ROOT)
 
 
-def set_up(level: str) -> None:
-    """Logs events of `level` (a key of LEVELS) and above."""
+def severity(level: int) -> int:
+    return next((number for least, number in SEVERITIES if level >= least), 7)
+
+
+def one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class Lines(logging.Formatter):
+    """Makes one line of every event, whatever is in its names or its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
+
+
+def for_people() -> logging.Formatter:
+    formatter = Lines("[%(asctime)s %(levelname)s %(name)s] %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    return formatter
+
+
+class ForJournal(Lines):
+    """The journal notes time and process itself, and takes the severity from the beginning of the line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{severity(record.levelno)}>{super().format(record)}"
+
+
+class Syslog(logging.Handler):
+    """The socket of the syslog daemon. Opened before there is a sandbox, in which it could not be found."""
+
+    def __init__(self) -> None:
+        """OSError where there is no syslog daemon."""
+        super().__init__()
+        self.pid = os.getpid()  # as others see it: in a sandbox it has another
+        self.socket = self._connected()
+
+    @staticmethod
+    def _connected() -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            made.connect(SYSLOG)
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    def reopen(self) -> None:
+        """After the syslog daemon was started anew; the old connection is kept where there is no other."""
+        with contextlib.suppress(OSError):
+            made = self._connected()
+            self.socket.close()
+            self.socket = made
+
+    def emit(self, record: logging.LogRecord) -> None:
+        priority = FACILITY_USER << 3 | severity(record.levelno)
+        head = f"<{priority}>{time.strftime('%b %e %H:%M:%S')} {ROOT}[{self.pid}]: "
+        line = (head + self.format(record)).encode(errors="backslashreplace")
+        try:
+            self.socket.send(line)
+        except OSError:
+            self.reopen()
+            with contextlib.suppress(OSError):
+                self.socket.send(line)
+
+    def close(self) -> None:
+        self.socket.close()
+        super().close()
+
+
+class Alike:
+    """What is known of lines that are alike: how many more may be logged, and how many were not."""
+
+    __slots__ = ("left", "left_out", "since")
+
+    def __init__(self, now: float) -> None:
+        self.left, self.since, self.left_out = float(BURST), now, 0
+
+
+class Moderation(logging.Filter):
+    """Leaves out lines of which there are too many alike, and says so in the last before and the first after."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.clock = clock
+        self.known: dict[tuple[str, str], Alike] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.INFO or hasattr(record, "asked_for"):
+            return True
+        now = self.clock()
+        alike = self.known.setdefault((record.name, str(record.msg)), Alike(now))
+        alike.left = min(BURST, alike.left + (now - alike.since) * PER_SECOND)
+        alike.since = now
+        if alike.left < 1:
+            alike.left_out += 1
+            return False
+        alike.left -= 1
+        if alike.left_out:
+            record.msg, record.args = f"{record.getMessage()} ({alike.left_out} more like it were left out)", ()
+            alike.left_out = 0
+        elif alike.left < 1:
+            record.msg, record.args = f"{record.getMessage()} (more like it are left out)", ()
+        return True
+
+
+def goes_to_journal() -> bool:
+    """Whether standard error is a stream of the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    with contextlib.suppress(OSError, AttributeError):
+        info = os.fstat(sys.stderr.fileno())
+        return os.environ.get("JOURNAL_STREAM") == f"{info.st_dev}:{info.st_ino}"
+    return False
+
+
+def set_up(levels: Sequence[tuple[str, str]], *, syslog: bool = False) -> None:
+    """Logs events of `levels`: pairs of a logger's name and a key of LEVELS, the first for all others.
+
+    Without a syslog daemon standard error has to do.
+    """
     logging.addLevelName(logging.WARNING, "WARN")
     logging.addLevelName(TRACE, "TRACE")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("[%(asctime)s %(levelname)s %(name)s] %(message)s", "%Y-%m-%dT%H:%M:%S"))
-    log.handlers[:] = [handler]
-    log.propagate = False
-    log.setLevel(LEVELS[level])
+    logging.raiseExceptions = False  # whom could one tell that the log cannot be written?
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(ForJournal("%(name)s: %(message)s") if goes_to_journal() else for_people())
+    missing: OSError | None = None
+    if syslog:
+        try:
+            handler = Syslog()
+            handler.setFormatter(Lines("%(name)s: %(message)s"))
+        except OSError as error:
+            missing = error
+    handler.addFilter(Moderation())
+    loop = logging.getLogger("asyncio")  # the event loop's, which tells of errors that nobody awaited
+    loop.setLevel(max(LEVELS[levels[0][1]], logging.WARNING))
+    for logger in (log, loop):
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+    for name, level in levels:
+        logging.getLogger(name).setLevel(LEVELS[level])
+    if missing:
+        log.warning("--syslog: %s: %s; standard error is used", SYSLOG, missing.strerror)
+
+
+def descriptors() -> frozenset[int]:
+    """What the log needs besides standard error."""
+    return frozenset(handler.socket.fileno() for handler in log.handlers if isinstance(handler, Syslog))
+
+
+def reopen() -> None:
+    for handler in log.handlers:
+        if isinstance(handler, Syslog):
+            handler.reopen()

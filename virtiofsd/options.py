@@ -1,18 +1,37 @@
-"""The one table of options: parsing, help and checks come from it."""
+"""The one table of options: parsing, checks, help and the documentation come from it."""
 
-import argparse
-import os
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from virtiofsd import __version__, idmap
-from virtiofsd.errors import OptionError, shown
-from virtiofsd.log import LEVELS
-from virtiofsd.virtio_abi import VIRTIO_FS_TAG_SIZE
+from virtiofsd.words import (
+    Choice,
+    LogLevels,
+    id_range,
+    modcaps,
+    number,
+    poll_time,
+    seconds,
+    some_seconds,
+    tag,
+    text,
+    translation,
+    xattrmap,
+)
 
 VRINGS_MAX = 256  # a vring's index has 8 bits
 NOFILE_LEAST = 256  # file descriptors: with fewer no guest can do anything
-SOCKET_PATH_MAX = 107  # bytes: sun_path, and its NUL
+
+# Groups, in the order of the help.
+SHARE, CACHE, IDS, PROCESS, LOCKS = "Share", "Caching", "Ids and attributes", "Process and sandbox", "Locks"
+PERFORMANCE, LOG, MIGRATION, INFORMATION, OLD = "Performance", "Log", "Migration", "Information", "Old names"
+GROUPS = (SHARE, CACHE, IDS, LOCKS, PERFORMANCE, PROCESS, LOG, MIGRATION, INFORMATION, OLD)
+
+
+class Difference(NamedTuple):
+    """From the reference daemon, the Rust virtiofsd 1.14: its default, and the reason for another."""
+
+    reference: str
+    reason: str
 
 
 class Option(NamedTuple):
@@ -27,273 +46,157 @@ class Option(NamedTuple):
     parse: Callable[[str], Any] | None
     default: Any
     help: str
+    group: str
+    usual: str = ""  # the default in words, where the value does not say it
     bare: Any = None
     repeats: bool = False
     opposite: str | None = None
+    differs: Difference | None = None
+    stands_for: str = ""  # a deprecated option: the one that it is an old name of
+    advice: str = ""  # a deprecated option: what to do instead
+    refused: str = ""  # why nobody can use it
 
     @property
     def key(self) -> str:
-        return self.name[2:].replace("-", "_")
+        return self.name.lstrip("-").replace("-", "_")
 
+    @property
+    def default_text(self) -> str:
+        """What counts where the option is not given; empty: nothing that could be said."""
+        if self.usual or self.default in (None, (), []):
+            return self.usual
+        if isinstance(self.default, bool):
+            return "on" if self.default else ""
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
-def text(word: str) -> str:
-    if not word:
-        raise ValueError("it is empty")
-    return word
-
-
-def tag(word: str) -> str:
-    try:
-        size = len(word.encode())
-    except UnicodeEncodeError:
-        raise ValueError("a tag is UTF-8") from None
-    if not 1 <= size <= VIRTIO_FS_TAG_SIZE:
-        raise ValueError(f"a tag has 1 to {VIRTIO_FS_TAG_SIZE} bytes, not {size}")
-    if "\n" in word or "\0" in word:
-        raise ValueError("a tag has no newline and no NUL, or no guest can mount it")
-    return word
-
-
-def number(low: int, high: int) -> Callable[[str], int]:
-    def parse(word: str) -> int:
-        if not word.isascii() or not word.isdigit():
-            raise ValueError("it is not a number")
-        if not low <= int(word) <= high:
-            raise ValueError(f"it is not between {low} and {high}")
-        return int(word)
-
-    return parse
-
-
-def seconds(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        raise ValueError("it is not a number of seconds") from None
-    if not 0 <= value < 1e9:
-        raise ValueError("it is not a time that can be waited for")
-    return value
-
-
-def some_seconds(word: str) -> float:
-    value = seconds(word)
-    if not value:
-        raise ValueError("it is no time at all")
-    return value
-
-
-def poll_time(word: str) -> int | None:
-    return None if word == "auto" else number(0, 10_000)(word)
-
-
-class Choice:
-    """One of these words."""
-
-    def __init__(self, *words: str) -> None:
-        self.words = words
-
-    def __call__(self, word: str) -> str:
-        if word not in self.words:
-            raise ValueError(f"it is one of {', '.join(self.words)}")
-        return word
-
-
-def xattrmap(word: str) -> Any:
-    from virtiofsd import xattrmap as language
-
-    return language.parse(word)
-
-
-def translation(word: str) -> Any:
-    return idmap.parse(word)
-
-
-def id_range(word: str) -> tuple[int, int, int]:
-    """`:inside:outside:count:`, with any separator."""
-    fields = word[1:].split(word[0]) if word else []
-    if len(fields) != 4 or fields[3] or not all(field.isascii() and field.isdigit() for field in fields[:3]):
-        raise ValueError("it is :INSIDE:OUTSIDE:COUNT:, in numbers")
-    inside, outside, count = (int(field) for field in fields[:3])
-    if not count or max(inside, outside) + count > (1 << 32) - 1:
-        raise ValueError("it goes beyond the last id" if count else "it has no ids")
-    return inside, outside, count
-
-
-def modcaps(word: str) -> Any:
-    from virtiofsd import capabilities
-
-    return capabilities.parse_changes(word)
+    @property
+    def in_file(self) -> bool:
+        """Whether a configuration file may have it."""
+        return self.group not in (INFORMATION, OLD)
 
 
 WANTED = Choice("never", "auto", "always")
+LEVELS = LogLevels()
+MIGRATION_REASON = "live migration is not served yet"
 
 OPTIONS = (
-    Option("--socket-path", "PATH", text, None, "UNIX socket to listen on for the vhost-user front-end (the VMM)"),
-    Option("--fd", "FD", number(0, 1 << 30), None, "listening socket that was opened by who starts the daemon"),
-    Option("--shared-dir", "DIR", text, None, "directory to share"),
+    Option("--shared-dir", "DIR", text, None, "directory to share", SHARE),
     Option("--tag", "TAG", tag, None,
            "name by which guests mount the share, for front-ends that ask the daemon for it (User-Mode Linux, crosvm); "
-           "QEMU and Cloud Hypervisor have an option of their own, and QEMU before 8.1 cannot stand this one"),
-    Option("--sandbox", "MODE", Choice("namespace", "chroot", "none"), "namespace",
-           "isolation of the daemon: namespace (default), with only the shared directory in its file system, no "
-           "network and no other process; chroot; none"),
-    Option("--seccomp", "ACTION", Choice("kill", "trap", "log", "none"), "kill",
-           "what happens at a system call that the daemon should never make: kill (default), trap, log, or none"),
-    Option("--modcaps", "CHANGES", modcaps, (), "capabilities that the daemon keeps besides the usual ones, or not: "
-           "+sys_admin:-chown"),
-    Option("--uid-map", "RANGE", id_range, [], "user ids of the user namespace that a daemon without privileges makes: "
-           ":INSIDE:OUTSIDE:COUNT:; may be repeated (default: only its own)", repeats=True),
-    Option("--gid-map", "RANGE", id_range, [], "the same for group ids", repeats=True),
-    Option("--num-request-queues", "N", number(1, VRINGS_MAX - 1), None,
-           "most request queues that a front-end may use (default: as many as it likes, up to 255; crosvm makes them "
-           "all), and the number that a guest is told where the front-end leaves that to the daemon (default: the "
-           "host's CPUs)"),
-    Option("--readonly", None, None, False, "refuse every change of the share with EROFS"),
-    Option("--cache", "POLICY", Choice("never", "metadata", "auto", "always"), "auto",
-           "what guests may cache: never anything; metadata, with every read and write going to the host; auto "
-           "(default), for a second, and data over an open where the file has not changed; always, for shares that "
-           "nobody else changes"),
-    Option("--entry-timeout", "SECONDS", seconds, None, "how long a guest may know a name (default: by --cache, 0, 1 "
-           "or 86400)"),
-    Option("--attr-timeout", "SECONDS", seconds, None, "how long a guest may know attributes (default: by --cache); 0 "
-           "makes close-to-open consistency exact"),
-    Option("--negative-timeout", "SECONDS", seconds, None, "how long a guest may know that a name does not exist "
-           "(default: by --cache)"),
-    Option("--writeback", None, None, False, "let guests delay writes in their page cache; for shares that nobody else "
-           "changes"),
-    Option("--allow-direct-io", None, None, False, "pass O_DIRECT of guests on to the host"),
-    Option("--allow-mmap", None, None, False, "allow shared mappings with --cache never and metadata"),
-    Option("--no-readdirplus", None, None, False, "no attributes with directory entries"),
-    Option("--announce-submounts", None, None, True, "tell guests which directories are mount points (default)",
+           "QEMU and Cloud Hypervisor have an option of their own, and QEMU before 8.1 cannot stand this one", SHARE),
+    Option("--readonly", None, None, False, "refuse every change of the share with EROFS", SHARE),
+    Option("--announce-submounts", None, None, True, "tell guests which directories are mount points", SHARE,
            opposite="--no-announce-submounts"),
-    Option("--inode-file-handles", "WHEN", Choice("never", "prefer", "mandatory", "fallback"), "prefer",
-           "find files again by file handle when their descriptor was closed: never (by name), prefer (default), "
-           "mandatory; fallback is an old word for prefer"),
-    Option("--xattr", None, None, False, "extended attributes"),
+    Option("--inode-file-handles", "WHEN", Choice("never", "prefer", "mandatory", fallback="prefer"), "prefer",
+           "find files again by file handle when their descriptor was closed: never (by name then), prefer, or "
+           "mandatory; fallback is an old word for prefer", SHARE),
+
+    Option("--cache", "POLICY", Choice("never", "metadata", "auto", "always"), "auto",
+           "what guests may cache: never anything; metadata, with every read and write going to the host; auto, for a "
+           "second, and data over an open where the file has not changed; always, for shares that nobody else changes",
+           CACHE),
+    Option("--entry-timeout", "SECONDS", seconds, None, "how long a guest may know a name", CACHE,
+           usual="by --cache: 0 for never, 1 for auto, else 86400"),
+    Option("--attr-timeout", "SECONDS", seconds, None, "how long a guest may know attributes; 0 makes close-to-open "
+           "consistency exact", CACHE, usual="by --cache"),
+    Option("--negative-timeout", "SECONDS", seconds, None, "how long a guest may know that a name does not exist",
+           CACHE, usual="by --cache", differs=Difference(
+               "0", "a guest that looks for what does not exist asks once a second instead of each time; 0 has each "
+               "name that another creates seen at once")),
+    Option("--writeback", None, None, False, "let guests delay writes in their page cache; for shares that nobody else "
+           "changes", CACHE),
+    Option("--allow-direct-io", None, None, False, "pass O_DIRECT of guests on to the host", CACHE),
+    Option("--allow-mmap", None, None, False, "allow shared mappings with --cache never and metadata", CACHE),
+    Option("--no-readdirplus", None, None, False, "no attributes with directory entries", CACHE),
+
+    Option("--xattr", None, None, False, "extended attributes", IDS),
     Option("--xattrmap", "RULES", xattrmap, (), "rules for the names of extended attributes (implies --xattr), such as "
-           ":map::user.virtiofs.:"),
-    Option("--posix-acl", "WANTED", WANTED, "never", "POSIX ACLs (implies --xattr): never (default), auto, where the "
-           "guest has them, or always, else no guest", bare="always"),
-    Option("--security-label", "WANTED", WANTED, "never", "security labels of new files (implies --xattr): never "
-           "(default), auto or always", bare="always"),
-    Option("--killpriv-v2", None, None, True, "clear set-id bits when the guest asks for it (default)",
-           opposite="--no-killpriv-v2"),
-    Option("--idmapped-mounts", None, None, True, "let guests make idmapped mounts of the share (default). They do "
-           "not say then who asks for what is no creation: fallocate clears set-id bits for root, too, and fs-verity "
-           "is only for files that nobody but their owner may read", opposite="--no-idmapped-mounts"),
-    Option("--posix-lock", None, None, False, "POSIX locks reach the host, and exclude other guests and host "
-           "processes"),
-    Option("--flock", None, None, False, "BSD locks reach the host"),
-    Option("--max-blocked-locks", "N", number(1, 1 << 20), 1024, "how many requests may wait for a lock; more get "
-           "ENOLCK (default: 1024)"),
-    Option("--preserve-noatime", None, None, False, "pass O_NOATIME of guests on to the host"),
+           ":map::user.virtiofs.:", IDS),
+    Option("--posix-acl", "WANTED", WANTED, "never", "POSIX ACLs (implies --xattr): never, auto, where the guest has "
+           "them, or always, else no guest", IDS, bare="always"),
+    Option("--security-label", "WANTED", WANTED, "never", "security labels of new files (implies --xattr): never, auto "
+           "or always", IDS, bare="always"),
+    Option("--killpriv-v2", None, None, True, "clear set-id bits when the guest asks for it", IDS,
+           opposite="--no-killpriv-v2", differs=Difference(
+               "off", "without it a guest asks for file capabilities before every write, and sends a SETATTR for each "
+               "set-id bit; the daemon clears them in the same request instead")),
+    Option("--idmapped-mounts", None, None, True, "let guests make idmapped mounts of the share. They do not say then "
+           "who asks for what is no creation: fallocate clears set-id bits for root, too, and fs-verity is only for "
+           "files that nobody but their owner may read", IDS, opposite="--no-idmapped-mounts"),
+    Option("--preserve-noatime", None, None, False, "pass O_NOATIME of guests on to the host", IDS),
     Option("--translate-uid", "RANGE", translation, [], "translate user ids between guest and host: "
            "guest|host|map|squash-guest|squash-host:SOURCE:TARGET:COUNT or forbid-guest:BASE:COUNT; may be repeated",
-           repeats=True),
-    Option("--translate-gid", "RANGE", translation, [], "the same for group ids", repeats=True),
+           IDS, repeats=True),
+    Option("--translate-gid", "RANGE", translation, [], "the same for group ids", IDS, repeats=True),
     Option("--override-stat", None, None, False, "fake root: keep owners, modes and device nodes of guests in the "
-           "extended attribute user.containers.override_stat, for a daemon that may not set the real ones"),
-    Option("--thread-pool-size", "N", number(0, 4096), 0, "most threads for requests that sleep (default: 0, as many "
-           "as are needed, up to 64; fewer than 4 become 4, lest small requests wait for slow ones)"),
+           "extended attribute user.containers.override_stat, for a daemon that may not set the real ones", IDS),
+
+    Option("--posix-lock", None, None, False, "POSIX locks reach the host, and exclude other guests and host "
+           "processes", LOCKS),
+    Option("--flock", None, None, False, "BSD locks reach the host", LOCKS),
+    Option("--max-blocked-locks", "N", number(1, 1 << 20), 1024, "how many requests may wait for a lock; more get "
+           "ENOLCK", LOCKS),
+
+    Option("--thread-pool-size", "N", number(0, 4096), 0, "most threads for requests that sleep; fewer than 4 become "
+           "4, lest small requests wait for slow ones", PERFORMANCE, usual="0: as many as are needed, up to 64",
+           differs=Difference("0: none, every request is served where it arrives",
+                              "one slow request must not hold up the queue behind it; small requests do without the "
+                              "pool all the same")),
+    Option("--num-request-queues", "N", number(1, VRINGS_MAX - 1), None,
+           "most request queues that a front-end may use, and the number that a guest is told where the front-end "
+           "leaves that to the daemon (crosvm makes them all)", PERFORMANCE,
+           usual="up to 255, and guests are told the number of the host's CPUs",
+           differs=Difference("1", "queues are served side by side; a front-end that wants one uses one")),
     Option("--poll-us", "N", poll_time, None, "how many microseconds a thread looks for new requests at most before it "
-           "sleeps: 0 for not at all, or auto (default), for up to 50 where that pays and there are CPUs to spare"),
-    Option("--max-requests", "N", number(64, 1 << 20), 16384, "most requests in flight; more wait in their queues "
-           "(default: 16384)"),
-    Option("--rlimit-nofile", "N", number(0, 1 << 30), None,
-           "most file descriptors of the daemon, from 256 (default: 1000000 or what the system allows, 0: leave the "
-           "limit as it is)"),
+           "sleeps; 0: not at all", PERFORMANCE, usual="auto: up to 50 where that pays and there are CPUs to spare",
+           differs=Difference("never", "waking a thread takes longer than most requests do")),
+    Option("--max-requests", "N", number(64, 1 << 20), 16384, "most requests in flight; more wait in their queues",
+           PERFORMANCE),
+    Option("--rlimit-nofile", "N", number(0, 1 << 30), None, "most file descriptors of the daemon, from 256; 0: leave "
+           "the limit as it is", PERFORMANCE, usual="1000000, or what the system allows"),
+
+    Option("--socket-path", "PATH", text, None, "UNIX socket to listen on for the vhost-user front-end (the VMM); "
+           "PATH.pid beside it has the daemon's process id and is locked", PROCESS),
+    Option("--socket-group", "GROUP", text, None, "group that may connect to the socket, too", PROCESS),
+    Option("--fd", "FD", number(0, 1 << 30), None, "listening socket that was opened by who starts the daemon",
+           PROCESS, usual="the one of systemd's socket activation"),
+    Option("--keep-listening", None, None, False, "when a front-end disconnects, wait for the next", PROCESS),
+    Option("--sandbox", "MODE", Choice("namespace", "chroot", "none"), "namespace",
+           "isolation of the daemon: namespace, with only the shared directory in its file system, no network and no "
+           "other process; chroot; none", PROCESS),
+    Option("--seccomp", "ACTION", Choice("kill", "trap", "log", "none"), "kill",
+           "what happens at a system call that the daemon should never make: kill, trap, log, or none", PROCESS),
+    Option("--modcaps", "CHANGES", modcaps, (), "capabilities that the daemon keeps besides the usual ones, or not: "
+           "+sys_admin:-chown", PROCESS),
+    Option("--uid-map", "RANGE", id_range, [], "user ids of the user namespace that a daemon without privileges makes: "
+           ":INSIDE:OUTSIDE:COUNT:; may be repeated", PROCESS, usual="only its own", repeats=True),
+    Option("--gid-map", "RANGE", id_range, [], "the same for group ids", PROCESS, repeats=True),
     Option("--drain-timeout", "SECONDS", some_seconds, 60.0,
            "how long a stop of the device waits for requests that hang in the host's file system, before the "
-           "connection is closed (default: 60)"),
-    Option("--log-level", "LEVEL", Choice(*LEVELS), "info", f"{', '.join(LEVELS)} (default: info)"),
+           "connection is closed", PROCESS),
+
+    Option("--log-level", "LEVELS", LEVELS, LEVELS("info"), "what is logged: off, error, warn, info, debug or trace; "
+           "MODULE=LEVEL behind commas is for single modules: info,virtiofsd.vrings=debug", LOG, usual="info"),
+    Option("--syslog", None, None, False, "log to syslog", LOG, usual="to standard error, for the journal in its form"),
+
+    Option("--migration-mode", "MODE", text, None, "find-paths or file-handles", MIGRATION, refused=MIGRATION_REASON),
+    Option("--migration-on-error", "ACTION", text, None, "abort or guest-error", MIGRATION, refused=MIGRATION_REASON),
+    Option("--migration-verify-handles", None, None, False, "compare inodes by file handle", MIGRATION,
+           refused=MIGRATION_REASON),
+    Option("--migration-confirm-paths", None, None, False, "look at all paths again at the end", MIGRATION,
+           refused=MIGRATION_REASON),
+
+    Option("--config", "FILE", text, None, "TOML file with options of one share, named as here without the dashes; "
+           "those of the command line count more", INFORMATION),
+    Option("--print-capabilities", None, None, False, "print what callers such as libvirt want to know, and exit",
+           INFORMATION),
+
+    Option("--socket", "PATH", text, None, "the same as --socket-path", OLD, stands_for="--socket-path",
+           advice="use --socket-path"),
+    Option("-o", "OPTIONS", text, [], "options in the form of the first virtiofsd, such as source=DIR,cache=none",
+           OLD, repeats=True, advice="use options of their own, as --cache for cache="),
+    Option("-d", None, None, False, "the same as --log-level debug", OLD, advice="use --log-level debug"),
+    Option("-f", None, None, False, "stay in the foreground, where the daemon always is", OLD,
+           advice="it may be left out, since the daemon always stays in the foreground"),
 )
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise OptionError(shown(message))
-
-
-class Collect(argparse.Action):
-    """Notes (option, word) in the order of the command line; the word of an option without one is None."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,  # noqa: ARG002
-                 option_string: str | None = None) -> None:
-        namespace.given.append((option_string, None if values == [] else values))
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="virtiofsd", allow_abbrev=False, add_help=False,
-                    description="Shares a directory with a virtual machine: the back-end of a virtio-fs device.")
-    for option in OPTIONS:
-        text_of_help = option.help.replace("%", "%%")
-        if option.parse is None:
-            parser.add_argument(option.name, action=Collect, nargs=0, help=text_of_help)
-        else:
-            parser.add_argument(option.name, action=Collect, metavar=option.metavar, help=text_of_help)
-        if option.opposite:
-            parser.add_argument(option.opposite, action=Collect, nargs=0, help=f"take back {option.name}")
-    parser.add_argument("-h", "--help", action="store_true", help="print this help and exit")
-    parser.add_argument("-V", "--version", action="store_true", help="print the version and exit")
-    return parser
-
-
-def parse(words: list[str]) -> argparse.Namespace | str:
-    """The options' values by their names, or a text to print instead of starting. Raises OptionError."""
-    parser = make_parser()
-    bare = {option.name: f"{option.name}={option.bare}" for option in OPTIONS if option.bare is not None}
-    given = parser.parse_args([bare.get(word, word) for word in words], argparse.Namespace(given=[]))
-    if given.help:
-        return parser.format_help()
-    if given.version:
-        return f"virtiofsd {__version__}\n"
-    values = argparse.Namespace(
-        **{option.key: list(option.default) if option.repeats else option.default for option in OPTIONS})
-    by_name = {option.name: option for option in OPTIONS}
-    opposites = {option.opposite: option for option in OPTIONS if option.opposite}
-    for name, word in given.given:
-        option = by_name.get(name) or opposites[name]
-        if option.repeats:
-            getattr(values, option.key).append(value_of(option, word))
-        else:
-            setattr(values, option.key, name == option.name if option.parse is None else value_of(option, word))
-    check(values)
-    return values
-
-
-def value_of(option: Option, word: str) -> Any:
-    assert option.parse is not None
-    try:
-        return option.parse(word)
-    except ValueError as error:
-        raise OptionError(f"{option.name} {shown(word)}: {error}") from None
-
-
-def check(values: argparse.Namespace) -> None:
-    """What concerns more than one option, or the machine."""
-    if (values.socket_path is None) == (values.fd is None):
-        raise OptionError("one of --socket-path and --fd is needed" if values.fd is None
-                          else "--socket-path and --fd exclude each other")
-    if values.shared_dir is None:
-        raise OptionError("--shared-dir is needed")
-    if values.rlimit_nofile is not None and 0 < values.rlimit_nofile < NOFILE_LEAST:
-        raise OptionError(f"--rlimit-nofile {values.rlimit_nofile}: fewer than {NOFILE_LEAST} serve no guest")
-    if values.inode_file_handles == "fallback":
-        values.inode_file_handles = "prefer"
-    if (values.uid_map or values.gid_map) and values.sandbox != "namespace":
-        raise OptionError(f"--uid-map and --gid-map need --sandbox namespace, not {values.sandbox}")
-    for name in ("translate_uid", "translate_gid"):
-        try:
-            idmap.combine(getattr(values, name))
-        except ValueError as error:
-            raise OptionError(f"--{name.replace('_', '-')}: {error}") from None
-    if (values.translate_uid or values.translate_gid) and values.posix_acl != "never":
-        raise OptionError("--posix-acl and --translate-uid or --translate-gid exclude each other: ids in ACLs would "
-                          "not be translated")
-    if values.override_stat and (values.translate_uid or values.translate_gid):
-        raise OptionError("--override-stat and --translate-uid or --translate-gid exclude each other")
-    if values.writeback and values.cache in ("never", "metadata"):
-        raise OptionError(f"--writeback and --cache {values.cache} exclude each other: there is no cache to write back")
-    path = values.socket_path
-    if path is not None and len(os.fsencode(path)) > SOCKET_PATH_MAX:
-        raise OptionError(f"--socket-path {shown(path)}: a socket's path has {SOCKET_PATH_MAX} bytes at most")
+BY_NAME = {option.name: option for option in OPTIONS}

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -12,22 +13,27 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from virtiofsd import log as logs
 from virtiofsd.backend import Backend, DeviceError
 from virtiofsd.channel import Channel, ProtocolError
 from virtiofsd.listener import Listener
-from virtiofsd.log import log
 from virtiofsd.sandbox import Inside
+from virtiofsd.service_manager import ServiceManager
 
 T = TypeVar("T")
 
 EXIT_FAILURE = 1
 
+log = logging.getLogger(__name__)
+
 
 class Server:
-    """Serves until a front-end has come and gone, or a signal says stop."""
+    """Serves until a front-end has come and gone, or, with --keep-listening, a signal says stop."""
 
-    def __init__(self, options: argparse.Namespace, listener: Listener, inside: Inside, descriptors: int) -> None:
+    def __init__(self, options: argparse.Namespace, listener: Listener, inside: Inside, descriptors: int,
+                 manager: ServiceManager) -> None:
         self.options, self.listener, self.inside, self.descriptors = options, listener, inside, descriptors
+        self.manager = manager
         self.backend: Backend | None = None
         self.hung: list[Backend] = []  # their requests hang in the host's file system
         self.stopping = False
@@ -37,14 +43,17 @@ class Server:
         """The exit status."""
         with self._signals():
             self.listener.socket.setblocking(False)
+            self.manager.ready()
             while connection := await self._unless_stopped(self._accept()):
                 try:
                     if await self._serve(connection):
                         log.info("the front-end has disconnected")
-                        return 0
+                        if not self.options.keep_listening:
+                            return 0
                 except (DeviceError, OSError) as error:
                     log.error("a front-end cannot be served: %s", error)
-                    return EXIT_FAILURE
+                    if not self.options.keep_listening:
+                        return EXIT_FAILURE
             log.info("asked to end")
             return 0
 
@@ -52,7 +61,8 @@ class Server:
     def _signals(self) -> Iterator[None]:
         """Handles signals, which before and after this are held back: they have nothing to end in an orderly way."""
         loop = asyncio.get_running_loop()
-        handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGUSR1: self._log_statistics}
+        handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reopen_log,
+                    signal.SIGUSR1: self._log_statistics}
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
@@ -63,6 +73,7 @@ class Server:
 
     def _stop(self) -> None:
         self.stopping = True
+        self.manager.stopping()
         if self._work is not None:
             self._work.cancel()
 
@@ -81,7 +92,8 @@ class Server:
             self._work = None
 
     async def _accept(self) -> socket.socket:
-        log.info("waiting for a front-end")
+        # Kata Containers' runtime waits for these words.
+        log.info("Waiting for vhost-user socket connection")
         connection, _ = await asyncio.get_running_loop().sock_accept(self.listener.socket)
         return connection
 
@@ -98,19 +110,26 @@ class Server:
             log.error("the connection is closed: %s", error)
             return False
         finally:
-            self.backend = None
             channel.close()
             if not await backend.close():
                 self.hung.append(backend)
+            self.backend = None
 
     def _log_statistics(self) -> None:
         """SIGUSR1: the device's numbers, as one line of JSON."""
-        log.info("statistics: %s", json.dumps(self.backend.device.statistics() if self.backend else {}))
+        numbers = self.backend.device.statistics() if self.backend else {}
+        log.info("statistics: %s", json.dumps(numbers), extra=logs.ASKED_FOR)
+
+    def _reopen_log(self) -> None:
+        """SIGHUP: whatever the log goes to may be another by now."""
+        logs.reopen()
+        log.info("the log goes on", extra=logs.ASKED_FOR)
 
 
-def serve_until_done(options: argparse.Namespace, listener: Listener, inside: Inside, descriptors: int) -> int:
+def serve_until_done(options: argparse.Namespace, listener: Listener, inside: Inside, descriptors: int,
+                     manager: ServiceManager) -> int:
     """The exit status."""
-    server = Server(options, listener, inside, descriptors)
+    server = Server(options, listener, inside, descriptors, manager)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(server.run())
     if not all(backend.free() for backend in server.hung):

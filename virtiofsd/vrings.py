@@ -1,10 +1,10 @@
 """The state of each vring as the front-end sets it up: started or not, enabled or not, independent of each other."""
 
+import logging
 from collections.abc import Iterable
 
 from virtiofsd._ring.device import Device
 from virtiofsd.channel import ProtocolError
-from virtiofsd.log import log
 from virtiofsd.virtio_abi import (
     DESC,
     USED_ELEM,
@@ -13,6 +13,8 @@ from virtiofsd.virtio_abi import (
     VIRTIO_QUEUE_SIZE_MAX,
 )
 from virtiofsd.waiting import Waiter
+
+log = logging.getLogger(__name__)
 
 RING_HEADER = 6  # of the available and the used ring: flags, index, and the event index behind the entries
 AVAIL_ELEM = 2

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 
 from virtiofsd._ring.device import Device
-from virtiofsd.log import log
+
+log = logging.getLogger(__name__)
 
 REMIND = 10.0  # seconds between the lines that say what is waited for
 LOOK = 0.01  # seconds after which the condition is looked at though nothing was heard

@@ -99,7 +99,7 @@ def wait_for_line(daemon: Daemon, pattern: str) -> str:
 
 def idle_files(daemon: Daemon) -> list[str]:
     """The daemon's descriptors while it waits for a front-end, once it does."""
-    wait_until(lambda: daemon.log.rstrip().endswith("waiting for a front-end"), "an idle daemon")
+    wait_until(lambda: daemon.statistics() == {}, "an idle daemon")
     return daemon.open_files()
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from tests.conftest import program
 from virtiofsd import __version__
+from virtiofsd.command_line import parse
 from virtiofsd.errors import OptionError
-from virtiofsd.options import OPTIONS, parse
+from virtiofsd.options import OPTIONS
 
 SHARE = ["--shared-dir", "/some/where"]
 GOOD = ["--socket-path", "/some/socket", *SHARE]
@@ -68,7 +69,7 @@ def test_what_is_not_given_has_its_default() -> None:
     assert not isinstance(options, str)
     assert vars(options).items() >= {
         "socket_path": "/some/socket", "fd": None, "shared_dir": "/some/where", "tag": None, "num_request_queues": None,
-        "readonly": False, "rlimit_nofile": None, "drain_timeout": 60.0, "log_level": "info"}.items()
+        "readonly": False, "rlimit_nofile": None, "drain_timeout": 60.0, "log_level": (("virtiofsd", "info"),), "notes": []}.items()
 
 
 def test_what_is_given_is_taken() -> None:
@@ -76,7 +77,7 @@ def test_what_is_given_is_taken() -> None:
                      "--rlimit-nofile", "256", "--drain-timeout", "0.5", "--log-level", "trace"])
     assert not isinstance(options, str)
     assert (options.fd, options.tag, options.num_request_queues, options.readonly, options.rlimit_nofile,
-            options.drain_timeout, options.log_level) == (7, "käse", 255, True, 256, 0.5, "trace")
+            options.drain_timeout, options.log_level) == (7, "käse", 255, True, 256, 0.5, (("virtiofsd", "trace"),))
 
 
 @pytest.mark.parametrize(("option", "words"), [
@@ -85,7 +86,7 @@ def test_what_is_given_is_taken() -> None:
     ("--num-request-queues", ["0", "256", "-3", "many", ""]),
     ("--rlimit-nofile", ["255", "1", "-1", "x"]),
     ("--drain-timeout", ["0", "-1", "x", "nan", "inf", ""]),
-    ("--log-level", ["loud", "", "INFO", "a\nb"]),
+    ("--log-level", ["loud", "", "a\nb", "info,", "info,debug", "info,nothing=debug", "info,virtiofsd.vrings=loud"]),
     ("--sandbox", ["nowhere", "yes", ""]),
     ("--shared-dir", [""]),
     ("--cache", ["", "sometimes", "none"]),

@@ -100,12 +100,13 @@ def test_a_place_where_no_socket_can_be_is_named(place: pathlib.Path) -> None:
 
 def test_a_socket_that_somebody_listens_on_is_left_alone(daemon: Daemon) -> None:
     """Nor is the daemon there disturbed, which a look at the socket must not take for a front-end."""
+    there = f"another process serves there, which holds {daemon.socket}.pid"
     for _ in range(3):
         refuses(run("--socket-path", daemon.socket, "--shared-dir", daemon.share), f"--socket-path {daemon.socket}",
-                "another process listens there")
+                there)
     with VirtioFs(daemon.socket) as device:
         refuses(run("--socket-path", daemon.socket, "--shared-dir", daemon.share), f"--socket-path {daemon.socket}",
-                "another process listens there")
+                there)
         fuse = FuseClient(device)
         fuse.init()
         answered(fuse, [ask(fuse)])

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from frontend.fuse_abi import Opcode
-from virtiofsd import options
+from virtiofsd import command_line
 from virtiofsd._ring.operations import operations
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -165,7 +165,7 @@ def test_every_module_of_the_data_plane_has_its_place_in_the_architecture() -> N
 # Options and log lines
 
 def known_options() -> set[str]:
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", options.make_parser().format_help()))
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", command_line.make_parser().format_help()))
 
 
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/fuse.md",
