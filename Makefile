@@ -39,6 +39,7 @@ check: ## linters, types, generated files, and no Python on the path of a reques
 	$(BIN)/mypy
 	$(BIN)/cython-lint _ring frontend bench
 	$(BIN)/python tools/generate_abi.py --check
+	$(BIN)/python tools/generate_docs.py --check
 	$(if $(wildcard tools/check_hot_path.py),$(BIN)/python tools/check_hot_path.py)
 
 wheels: ## an sdist and a wheel, in dist/
