@@ -146,6 +146,18 @@ def test_other_names_of_the_architecture_stand_in_the_code() -> None:
     assert names - known == set()
 
 
+def test_fields_and_methods_that_are_named_exist() -> None:
+    code = sources()
+    members = re.findall(r"`([A-Z]\w+)\.(\w+)`", text_of("ARCHITECTURE.md"))
+    assert len(members) > 8
+    lost = []
+    for owner, member in members:
+        bodies = re.findall(rf"^(?:cdef (?:class|struct)|class) {owner}\b.*\n((?:[ \t]+.*\n|\n)*)", code, re.MULTILINE)
+        if not any(re.search(rf"\b{member}\b", body) for body in bodies):
+            lost.append(f"{owner}.{member}")
+    assert lost == []
+
+
 def test_sections_that_the_code_refers_to_exist() -> None:
     referred = {heading for pattern in (r'"([\w ]+)" in ARCHITECTURE', r'see "([\w ]+)" in ARCHITECTURE',
                                         r'See "([\w ]+)" in ARCHITECTURE')
