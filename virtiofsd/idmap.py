@@ -48,7 +48,7 @@ def parse(text: str) -> Translation:
             raise ValueError(f"it is {shape}")
         base, count = numbers(words, shape)
         count = min(count, IDS - 1 - base)
-        return Translation(text, (IdRange(span(base, count), None, count),), ())
+        return Translation(text, (IdRange(span(base, count), None, count),) if count else (), ())
     if kind not in ("guest", "host", "map", "squash-guest", "squash-host"):
         raise ValueError(f"{kind!r} is none of guest, host, map, squash-guest, squash-host, forbid-guest")
     shape = f"{kind}:SOURCE:TARGET:COUNT"
