@@ -47,6 +47,7 @@ cdef struct Chain:
 cdef void chain_init(Chain *chain) noexcept nogil
 cdef void chain_destroy(Chain *chain) noexcept nogil
 cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *map, uint16_t head) noexcept nogil
+cdef void chain_look_ahead(const Virtqueue *queue, const MemoryMap *map) noexcept nogil
 cdef void chain_let_go(Chain *chain) noexcept nogil
 cdef bint chain_uses(const Chain *chain, const Region *region) noexcept nogil
 cdef uint64_t chain_take(Chain *chain, void *data, uint64_t size) noexcept nogil

@@ -5,7 +5,8 @@ import os
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .atomics cimport exchange32, le16, load_acquire16, load_acquire32, load_acquire64, store_pointer, store_release32
+from .atomics cimport (
+    exchange32, le16, load_acquire16, load_acquire32, load_acquire64, load_relaxed64, store_pointer, store_release32)
 from .chain cimport (
     CHAIN_BAD_INDIRECT, CHAIN_BAD_NEXT, CHAIN_LOOP_OR_TOO_LONG, CHAIN_NO_MEMORY, CHAIN_OUT_OF_RANGE,
     CHAIN_READ_AFTER_WRITE, CHAIN_TOO_LARGE, chain_uses)
@@ -426,13 +427,17 @@ cdef class Device:
     # Workers.
 
     def attach(self, int index, int number) -> None:
-        """Has worker `number` serve the queue; the worker is started where there is none. OSError."""
+        """Has worker `number` serve the queue; the worker is started where there is none. OSError: all is as it was,
+        but that a kick descriptor which no worker can watch is closed.
+        """
         cdef Virtqueue *queue = self.queue_at(index)
+        cdef int before = self.served_by[index]
         cdef Worker *worker
         cdef int error
         if not 0 <= number < QUEUES_MAX:
             raise ValueError(f"worker {number}")
-        self.detach(index)
+        if before == number:
+            return
         worker = self.workers[number]
         if worker == NULL:
             worker = worker_create(&self.engine, &self.pool, number)
@@ -445,9 +450,12 @@ cdef class Device:
             failed(error, "cannot start a thread")
         error = worker_attach(worker, queue)
         if error < 0:
-            sys_close(queue.kick_fd)
-            queue.kick_fd = -1
+            if before < 0:
+                sys_close(queue.kick_fd)
+                queue.kick_fd = -1
             failed(error, f"vring {index}: its kick descriptor cannot be watched")
+        if before >= 0:
+            worker_detach(self.workers[before], queue)   # for a moment both serve it, which does no harm
         self.served_by[index] = number
         self.count_queues()
 
@@ -459,6 +467,17 @@ cdef class Device:
             worker_detach(self.workers[number], queue)
             self.served_by[index] = -1
             self.count_queues()
+
+    def watch_load(self, bint watching) -> None:
+        """While watched, and while requests come, load_is_due() becomes true now and then, with an event."""
+        store_release32(&self.engine.load_watched, watching)
+
+    def load_is_due(self) -> bool:
+        return exchange32(&self.engine.load_due, 0) != 0
+
+    def requests_taken(self, int index) -> int:
+        """How many requests were taken from the queue, ever."""
+        return load_relaxed64(&self.queue_at(index).popped)
 
     cdef void count_queues(self):
         descriptors_for_queues(&self.engine.share.descriptors, sum([number >= 0 for number in self.served_by]))
@@ -570,4 +589,5 @@ cdef class Device:
             if self.queues[number].popped:
                 numbers[f"queue{number}_requests"] = self.queues[number].popped
                 numbers[f"queue{number}_signals"] = self.queues[number].signals
+                numbers[f"queue{number}_worker"] = self.served_by[number]
         return numbers

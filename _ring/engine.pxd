@@ -30,6 +30,8 @@ cdef struct Engine:
     int event_fd               # readable: there are events, or something that was waited for has come true
     uint32_t waiting           # the control plane waits for requests to end
     uint32_t waiting_threads   # of locks
+    uint32_t load_watched      # there are more queues than workers
+    uint32_t load_due          # and it is time to see how the load is spread
     uint64_t ticks_per_us
     uint64_t slow_ticks        # a request that took longer is slow
     uint64_t poll_limit        # ticks: the longest that a worker looks for requests before it sleeps

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport load_acquire32, load_pointer, store_release32
-from .chain cimport CHAIN_OK, chain_collect, chain_let_go
+from .chain cimport CHAIN_OK, chain_collect, chain_let_go, chain_look_ahead
 from .linux cimport cpu_count, sys_close, sys_eventfd, sys_write
 from .mutex cimport lock, unlock
 from .memory cimport MemoryMap
@@ -93,6 +93,7 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcep
     All that the driver's memory says is read under avail_lock, so that the control plane, which holds it while it
     changes ring or map, knows that nobody still reads the old ones.
     """
+    cdef MemoryMap *map
     cdef int got, error
     cdef uint16_t head = 0
     lock(&queue.avail_lock)
@@ -110,7 +111,9 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcep
     request.written = 0
     request.header.opcode = 0
     store_release32(&request.busy, 1)
-    error = chain_collect(&request.chain, queue, <MemoryMap *> load_pointer(<void **> &engine.map), head)
+    map = <MemoryMap *> load_pointer(<void **> &engine.map)
+    error = chain_collect(&request.chain, queue, map, head)
+    chain_look_ahead(queue, map)
     unlock(&queue.avail_lock)
     if error == CHAIN_OK:
         return 1

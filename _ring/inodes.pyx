@@ -268,14 +268,16 @@ cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const ch
     cdef uint32_t kept, old_name
     cdef uint32_t old_parent = NONE
     cdef Inode *old
+    cdef bint known
     if inode.flags & INODE_ROOT:
         return
+    lock(&shard.lock)
+    known = inode.parent == parent.slot and name_equals(&table.names, inode.name, name)
+    unlock(&shard.lock)
+    if known:
+        return  # as nearly always: the lock of all is for those that are not where they were
     lock(&table.tree_lock)
     lock(&shard.lock)
-    if inode.parent == parent.slot and name_equals(&table.names, inode.name, name):
-        unlock(&shard.lock)
-        unlock(&table.tree_lock)
-        return
     kept = name_keep(&table.names, name)
     # A file that the host moves about while it is looked up must not end as its own ancestor.
     if kept != NONE and (inode.parent == parent.slot or not load_relaxed32(&inode.children)

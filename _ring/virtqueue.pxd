@@ -38,6 +38,7 @@ cdef struct Virtqueue:
     # available side
     uint32_t avail_lock
     uint32_t running        # started and enabled
+    uint32_t served_by      # the worker that asks for kicks, or not: one that has just lost the queue must not
     uint16_t next_avail     # free-running
     uint16_t seen_avail     # avail.idx as last read
     uint64_t popped         # chains taken, ever

@@ -8,6 +8,7 @@ one.
 from libc.stdint cimport int64_t, uint32_t
 
 from .atomics cimport fetch_add32, load_acquire32, load_pointer, load_relaxed32, store_release32
+from .engine cimport Engine, notify
 from .linux cimport pthread_join, sys_futex_wait, sys_futex_wake, thread_runnable, thread_start
 from .pool cimport Pool, pool_offer
 from .threads cimport threads_start
@@ -16,6 +17,7 @@ from .worker cimport QUEUES_MAX, Worker
 
 cdef enum:
     STUCK_LOOKS = 2
+    LOAD_LOOKS = 100      # ticks between looks at how the load is spread
     STACK = 1 << 17
 
 cdef int64_t TICK_NS = 1000000
@@ -55,12 +57,18 @@ cdef bint look(Watchdog *watchdog) noexcept nogil:
 
 cdef void *watchdog_main(void *argument) noexcept nogil:
     cdef Watchdog *watchdog = <Watchdog *> argument
-    cdef uint32_t *armed = &watchdog.pool.engine.watchdog_armed
+    cdef Engine *engine = watchdog.pool.engine
+    cdef uint32_t *armed = &engine.watchdog_armed
     cdef uint32_t pause = 0
+    cdef uint32_t looks = 0
     while not load_acquire32(&watchdog.stopping):
         sys_futex_wait(armed, 0, -1)
         while not load_acquire32(&watchdog.stopping):
             sys_futex_wait(&pause, 0, TICK_NS)
+            looks += 1
+            if looks % LOAD_LOOKS == 0 and load_relaxed32(&engine.load_watched):
+                store_release32(&engine.load_due, 1)
+                notify(engine)
             if not look(watchdog):
                 # Whoever wakes after this arms it anew; whoever woke before is seen by the second look.
                 store_release32(armed, 0)

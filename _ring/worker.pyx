@@ -98,6 +98,9 @@ cdef int worker_attach(Worker *worker, Virtqueue *queue) noexcept nogil:
         error = sys_epoll_add(worker.epoll_fd, queue.kick_fd, EPOLLIN | EPOLLET, queue.index)
         if error < 0:
             return error
+    lock(&queue.avail_lock)
+    queue.served_by = worker.number
+    unlock(&queue.avail_lock)
     lock(&worker.lock)
     worker.queues[worker.queue_count] = queue
     worker.queue_count += 1
@@ -254,7 +257,7 @@ cdef bint ask_for_kicks(Lead *lead) noexcept nogil:
     for i in range(lead.count):
         queue = lead.queues[i]
         lock(&queue.avail_lock)
-        if queue.running and not queue.error:
+        if queue.running and not queue.error and queue.served_by == lead.worker.number:
             more |= ring_kicks_on(queue)
             lead.polled |= queue.kick_fd < 0 and not queue.inband_kicks
         unlock(&queue.avail_lock)
@@ -269,7 +272,7 @@ cdef void ask_for_none(Lead *lead) noexcept nogil:
         if queue.event_idx:
             continue
         lock(&queue.avail_lock)
-        if queue.running and not queue.error:
+        if queue.running and not queue.error and queue.served_by == lead.worker.number:
             ring_kicks_off(queue)
         unlock(&queue.avail_lock)
 

@@ -19,6 +19,7 @@ from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError
 from virtiofsd.guest_memory import SLOTS_MAX, GuestMemory, Region
 from virtiofsd.log import TRACE
 from virtiofsd.options import VRINGS_MAX
+from virtiofsd.placement import Placement
 from virtiofsd.sandbox import Inside
 from virtiofsd.settings import settings_of
 from virtiofsd.vhost_user_abi import FrontRequest
@@ -88,7 +89,8 @@ class Backend:
                              descriptors=descriptors, pool_threads=pool_threads(options), requests=options.max_requests,
                              poll_us=POLL_US if options.poll_us is None else options.poll_us, seccomp=inside.filter)
         self.waiter = Waiter(self.device, options.drain_timeout, channel.peer_has_left)
-        self.vrings = [Vring(self.device, self.waiter, index) for index in range(self.queue_count)]
+        self.placement = Placement(self.device, options.workers or len(os.sched_getaffinity(0)))
+        self.vrings = [Vring(self.device, self.placement, self.waiter, index) for index in range(self.queue_count)]
         self.memory = GuestMemory(self.device, self.waiter, self.vrings)
         self.offered = PROTOCOL_FEATURES | (abi.VHOST_USER_PROTOCOL_F_CONFIG if options.tag else 0)
         self.protocol_features = 0
@@ -160,6 +162,8 @@ class Backend:
                 log.warning("%s more events of vrings", what)
         if self.device.memory_gone:
             self._memory_gone()
+        if self.device.load_is_due():
+            self.placement.look()
         self.back_channel.send_lost_calls()
         self.waiter.heard()
 

@@ -147,6 +147,8 @@ OPTIONS = (
            "leaves that to the daemon (crosvm makes them all)", PERFORMANCE,
            usual="up to 255, and guests are told the number of the host's CPUs",
            differs=Difference("1", "queues are served side by side; a front-end that wants one uses one")),
+    Option("--workers", "N", number(1, VRINGS_MAX - 1), None, "how many threads serve request queues side by side; "
+           "where there are more queues, they share", PERFORMANCE, usual="the CPUs that the daemon may use"),
     Option("--poll-us", "N", poll_time, None, "how many microseconds a thread looks for new requests at most before it "
            "sleeps; 0: not at all", PERFORMANCE, usual="auto: up to 50 where that pays and there are CPUs to spare",
            differs=Difference("never", "waking a thread takes longer than most requests do")),

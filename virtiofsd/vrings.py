@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from virtiofsd._ring.device import Device
 from virtiofsd.channel import ProtocolError
+from virtiofsd.placement import Placement
 from virtiofsd.virtio_abi import (
     DESC,
     USED_ELEM,
@@ -27,8 +28,8 @@ class Vring:
     change their memory piece by piece take a region away and give its parts back one by one.
     """
 
-    def __init__(self, device: Device, waiter: Waiter, index: int) -> None:
-        self.device, self.waiter, self.index = device, waiter, index
+    def __init__(self, device: Device, placement: Placement, waiter: Waiter, index: int) -> None:
+        self.device, self.placement, self.waiter, self.index = device, placement, waiter, index
         self.features = 0  # acked ones
         self.size = 0
         self.addresses: tuple[int, int, int] | None = None  # desc, avail, used: the front-end's
@@ -117,7 +118,7 @@ class Vring:
             return
         try:
             self._place(self.base)
-            self.device.attach(self.index, self.index)
+            self.placement.add(self.index)
         except (ProtocolError, OSError):
             self._leave()
             raise
@@ -150,7 +151,7 @@ class Vring:
         """Nothing of the ring is touched any more. Returns the next available index."""
         base = self.device.release_queue(self.index)
         self.placed = False
-        self.device.detach(self.index)
+        self.placement.remove(self.index)
         self.device.set_kick(self.index, -1)
         return base
 
