@@ -218,6 +218,7 @@ class Backend:
         return u64(FEATURES)
 
     async def set_features(self, message: Message) -> None:
+        """Without PROTOCOL_FEATURES among them all rings are enabled at once (vhost-user, "Ring states")."""
         features = int.from_bytes(message.payload, sys.byteorder)
         if features & ~FEATURES:
             raise ProtocolError(f"features {features & ~FEATURES:#x} were not offered")
@@ -239,18 +240,21 @@ class Backend:
         pass  # one connection, one owner
 
     async def get_queue_num(self, message: Message) -> bytes:
+        """All vrings, that of the hiprio queue too."""
         return u64(self.queue_count)
 
     async def get_max_mem_slots(self, message: Message) -> bytes:
         return u64(SLOTS_MAX)
 
     async def get_status(self, message: Message) -> bytes:
+        """What was set last: nothing is made to depend on it, as QEMU never sets DRIVER_OK."""
         return u64(self.status)
 
     async def set_status(self, message: Message) -> None:
         self.status = int.from_bytes(message.payload, sys.byteorder) & 0xFF
 
     async def get_config(self, message: Message) -> bytes:
+        """struct virtio_fs_config (virtio 1.3, 5.11.4) in part; empty where it has not those bytes."""
         wanted = abi.CONFIG_HEADER.unpack(message.payload)
         queues = self.options.num_request_queues or min(os.cpu_count() or 1, VRINGS_MAX - 1)
         config = virtio.FS_CONFIG.pack(tag=self.options.tag.encode(), num_request_queues=queues)
@@ -279,6 +283,7 @@ class Backend:
     # Memory.
 
     async def set_mem_table(self, message: Message) -> None:
+        """All of guest memory, replaced; answered when nothing that is in flight uses what is gone."""
         count = abi.MEMORY_HEADER.unpack(message.payload).count
         if len(message.payload) != abi.MEMORY_HEADER.size + count * abi.MEMORY_REGION.size:
             raise ProtocolError(f"it has {len(message.payload)} bytes for {count} regions")
@@ -289,11 +294,13 @@ class Backend:
         await self.memory.replace(list(zip(regions, message.fds, strict=True)))
 
     async def add_mem_reg(self, message: Message) -> None:
+        """One region more, in a slot of its own."""
         if not message.fds:
             raise ProtocolError("it has no descriptor")
         await self.memory.add(region_at(message.payload, SINGLE_REGION_AT), message.fds[0])
 
     async def rem_mem_reg(self, message: Message) -> None:
+        """One region less; answered when nothing that is in flight uses it."""
         await self.memory.remove(region_at(message.payload, SINGLE_REGION_AT))
 
     # Vrings.
@@ -316,10 +323,12 @@ class Backend:
         await self._vring(state.index).set_base(state.num)
 
     async def get_vring_base(self, message: Message) -> bytes:
+        """Stops the ring; answered with the next available index, when nothing is in flight."""
         state = abi.VRING_STATE.unpack(message.payload)
         return abi.VRING_STATE.pack(index=state.index, num=await self._vring(state.index).stop())
 
     async def set_vring_enable(self, message: Message) -> None:
+        """A disabled ring keeps its requests."""
         state = abi.VRING_STATE.unpack(message.payload)
         if state.num > 1:
             raise ProtocolError(f"vring {state.index} is to be {state.num}, neither enabled nor disabled")
@@ -339,6 +348,7 @@ class Backend:
         return vring, kind
 
     async def set_vring_kick(self, message: Message) -> None:
+        """Starts the ring; without a descriptor it is polled."""
         vring, _ = self._vring_fd(message, "eventfd")
         self._find_call(vring)
         vring.start(message.take_fd())
@@ -384,15 +394,18 @@ class Backend:
         self.status = 0
 
     async def reset_owner(self, message: Message) -> None:
+        """Deprecated: the rings are disabled, and nothing else."""
         for vring in self.vrings:
             vring.enable(False)
 
 
 def u64(value: int) -> bytes:
+    """8 bytes in host order, the payload of most messages."""
     return value.to_bytes(U64, sys.byteorder)
 
 
 def region_at(payload: bytes, offset: int) -> Region:
+    """The memory region in a message."""
     region = abi.MEMORY_REGION.unpack(payload, offset)
     return Region(region.guest_addr, region.size, region.user_addr, region.mmap_offset)
 

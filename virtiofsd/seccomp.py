@@ -81,6 +81,7 @@ TIOCSTI, TIOCLINUX = 0x5412, 0x541C  # input that a terminal takes for the user'
 
 
 def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    """struct sock_filter (classic BPF): 8 bytes."""
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 

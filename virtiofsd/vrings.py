@@ -65,12 +65,14 @@ class Vring:
     # Set-up, in any order.
 
     async def set_size(self, size: int) -> None:
+        """Descriptors, a power of 2 up to 32768. ProtocolError."""
         if not 1 <= size <= VIRTIO_QUEUE_SIZE_MAX or size & (size - 1):
             raise ProtocolError(f"{self}: a size of {size} is no power of 2 up to {VIRTIO_QUEUE_SIZE_MAX}")
         await self._rest("size")
         self.size = size
 
     async def set_base(self, base: int) -> None:
+        """The next available index from which the ring will start. ProtocolError while it runs."""
         await self._rest("base")
         self.base = base & 0xFFFF
 
@@ -126,6 +128,7 @@ class Vring:
         self._serve()
 
     def enable(self, enabled: bool) -> None:
+        """Lets it be served once it is started, or not; what is in flight goes on."""
         self.enabled = enabled
         self._serve()
 

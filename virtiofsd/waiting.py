@@ -32,6 +32,7 @@ class Waiter:
         self._waiting = 0
 
     def heard(self) -> None:
+        """Something may have come true: whoever waits looks again."""
         self._heard.set()
 
     async def until(self, condition: Callable[[], bool], what: str, vring: int | None = None) -> None:
