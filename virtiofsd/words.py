@@ -1,7 +1,7 @@
 """What the words of options mean: each function takes one and returns a value, or raises ValueError with the reason."""
 
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from virtiofsd import idmap
@@ -106,12 +106,17 @@ class LogLevels:
         level = Choice(*LEVELS)
         first, *rest = word.split(",")
         levels = [(ROOT, level(first))]
-        modules = {f"{ROOT}.{path.stem}" for path in Path(__file__).parent.glob("*.py")}
         for entry in rest:
             module, found, name = entry.partition("=")
             if not found:
                 raise ValueError(f"{entry!r} is not MODULE=LEVEL")
-            if module not in modules:
+            if module not in modules():
                 raise ValueError(f"{module!r} is no module, such as {ROOT}.vrings")
             levels.append((module, level(name)))
         return tuple(levels)
+
+
+def modules() -> set[str]:
+    """The names of loggers."""
+    return {f"{ROOT}.{name.removesuffix('.py')}" for name in os.listdir(os.path.dirname(__file__))
+            if name.endswith(".py")}
