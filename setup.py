@@ -13,10 +13,12 @@ Switches, in the environment:
 
 import os
 import pathlib
+import shutil
 import sysconfig
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
 # A performance hint is how Cython says that a nogil function would take the GIL; see tools/check_hot_path.py too.
@@ -70,6 +72,15 @@ def data_files() -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
+class Build(build):
+    """What is installed."""
+
+    def run(self) -> None:
+        # What in-place builds and older checkouts left there would be installed, too.
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
 class BuildExtensions(build_ext):
     def run(self) -> None:
         super().run()
@@ -87,5 +98,5 @@ setup(
         extensions(), build_dir="build/cython", compiler_directives=DIRECTIVES, nthreads=os.cpu_count() or 1,
         annotate=os.environ.get("VIRTIOFSD_ANNOTATE") == "1"),
     data_files=data_files(),
-    cmdclass={"build_ext": BuildExtensions},
+    cmdclass={"build": Build, "build_ext": BuildExtensions},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {})
