@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from typing import Any
+from unittest import mock
 
 from virtiofsd import serve
 from virtiofsd.cli import main
@@ -33,6 +34,6 @@ if __name__ == "__main__":
         threading.Thread(target=obey, args=(at,), daemon=True).start()
         return serve_until_done(*how)
 
-    serve.serve_until_done = and_obey
     sys.setswitchinterval(1000)        # who has the GIL is not asked to hand it over between two lines
-    sys.exit(main())
+    with mock.patch.object(serve, "serve_until_done", and_obey):
+        sys.exit(main())
