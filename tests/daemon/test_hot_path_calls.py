@@ -20,13 +20,13 @@ from frontend.fuse import FuseClient
 from frontend.fuse_abi import FUSE_ROOT_ID
 from frontend.load import Generator
 from frontend.operations import Op, getattr_op, lookup_op, read_op, write_op
-from tests.daemon.support import wait_until
 from tests.running import LONG, Daemon
 
 PAGE, MIB = 4096, 1 << 20
 TIMES, TRIES = 100, 5
 DEEP = 256
 IDLE = 10.0 if LONG else 3.0
+LINGER = 6.0        # for so long threads that are not needed any more wait for work, and then end
 TRANSFERS = ("read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2")
 IOVEC = struct.Struct("=QQ")
 
@@ -197,8 +197,7 @@ def test_an_idle_guest_wakes_nobody(daemon: Daemon) -> None:
                 fuse.getattr(node, queue=queue)
             fuse.write(node, fh, 0, bytes(PAGE), queue=queue)
             fuse.fsync(node, fh, queue=queue)
-        wait_until(lambda: daemon.statistics()["threads"] <= 6, "the end of threads that are not needed")
-        time.sleep(0.2)
+        time.sleep(LINGER)
         before = switches(daemon)
         time.sleep(IDLE)
         assert switches(daemon) == before
