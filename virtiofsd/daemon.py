@@ -99,8 +99,9 @@ def start(options: argparse.Namespace) -> int:
     if options.inode_file_handles == "mandatory":
         check_file_handles(options.shared_dir)
     group = None if options.socket_group is None else group_id(options.socket_group)
-    # From here on there is something to clean up: signals wait for who handles them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
+    # From here on there is something to clean up: signals wait for who handles them. So does that of a child's end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1,
+                                              signal.SIGCHLD))
     listener = Listener.at(options.socket_path, group) if options.fd is None else Listener.on(options.fd)
     os.umask(0)
     try:
@@ -114,8 +115,7 @@ def start(options: argparse.Namespace) -> int:
         kept = listener.descriptors() | manager.descriptors() | log.descriptors()
         inside = sandbox.enter(options, root_fd, proc_fd, listener.socket,
                                sandbox.Outside(begin_as_parent, manager.stopping, kept))
-        if os.getpid() != manager.pid:
-            manager.become_child()
+        manager.begin()
         return serve_until_done(options, listener, inside, descriptors, manager)
     finally:
         manager.stopping()

@@ -110,9 +110,11 @@ class Server:
             log.error("the connection is closed: %s", error)
             return False
         finally:
-            channel.close()
+            if not self.stopping:  # else the last requests are answered to somebody who listens
+                channel.close()
             if not await backend.close():
                 self.hung.append(backend)
+            channel.close()
             self.backend = None
 
     def _log_statistics(self) -> None:

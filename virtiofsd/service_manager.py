@@ -31,7 +31,7 @@ class ServiceManager:
         self.pid = os.getpid()
         self._socket: socket.socket | None = None
         self._pipe: tuple[int, int] | None = None
-        self._is_child = self._stopping = False
+        self._stopping = False
         if path.startswith(("/", "@")):
             made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
@@ -46,10 +46,13 @@ class ServiceManager:
             return frozenset()
         return frozenset((self._socket.fileno(), *self._pipe))
 
-    def become_child(self) -> None:
-        """In the child: from now on it is the parent that speaks."""
-        self._is_child = True
-        if self._socket is not None and self._pipe is not None:
+    @property
+    def _is_child(self) -> bool:
+        return os.getpid() != self.pid
+
+    def begin(self) -> None:
+        """In the process that serves. In a child only the pipe is left."""
+        if self._is_child and self._socket is not None and self._pipe is not None:
             self._socket.close()
             self._socket = None
             os.close(self._pipe[0])
