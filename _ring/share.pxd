@@ -81,6 +81,7 @@ cdef struct Context:
     uint32_t umask               # the thread's own
     uint32_t unknown             # lookups in a row that found an inode that was not known
     uint32_t keeps_suid          # CAP_FSETID is effective: writes do not clear set-id bits
+    uint32_t filtered            # its thread has the filter from the one that starts it
     uint64_t capabilities        # effective ones while it acts for itself
     uint64_t permitted
     uint64_t inheritable
@@ -90,6 +91,6 @@ cdef struct Context:
     uint8_t *scratch
 
 
-cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil
+cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil     # by the thread that starts it
 cdef int context_enter_thread(Context *ctx) noexcept nogil
 cdef void context_destroy(Context *ctx) noexcept nogil

@@ -6,11 +6,18 @@ from .linux cimport (
     CAP_FSETID, CLONE_FS, ENOMEM, free, malloc, memset, sys_capget, sys_fchdir, sys_keep_capabilities, sys_seccomp,
     sys_capset, sys_setgroups, sys_umask, sys_unshare)
 
+cdef extern from *:
+    """
+    static __thread int thread_filtered; /* by share.filter, and with it each thread that this one starts */
+    """
+    bint thread_filtered
+
 
 cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil:
     memset(ctx, 0, sizeof(Context))
     ctx.share = share
     ctx.may_sleep = may_sleep
+    ctx.filtered = thread_filtered
     ctx.scratch = <unsigned char *> malloc(SCRATCH)
     return 0 if ctx.scratch != NULL else -ENOMEM
 
@@ -21,6 +28,7 @@ cdef int context_enter_thread(Context *ctx) noexcept nogil:
     The working directory is /proc/self/fd, so that "17" names the file behind descriptor 17 to the calls that take
     only paths.
     """
+    global thread_filtered
     cdef int error = sys_unshare(CLONE_FS)
     if error < 0:
         return error
@@ -43,8 +51,10 @@ cdef int context_enter_thread(Context *ctx) noexcept nogil:
     ctx.capabilities = ctx.share.capabilities
     if error == 0:
         error = sys_capset(ctx.capabilities, ctx.permitted, ctx.inheritable)
-    if error == 0 and ctx.share.filter != NULL:
+    if error == 0 and ctx.share.filter != NULL and not ctx.filtered:
+        # A second copy would be run besides, and the kernel takes a hundred of them at most.
         error = sys_seccomp(ctx.share.filter, <uint16_t> ctx.share.filter_size)
+    thread_filtered = ctx.share.filter != NULL and error == 0
     ctx.keeps_suid = ctx.capabilities >> CAP_FSETID & 1
     return error
 

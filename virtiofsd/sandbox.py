@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
@@ -282,20 +281,12 @@ def close_all_but(kept: set[int]) -> None:
                 os.close(int(name))
 
 
-def replace_standard_files(needed: set[int]) -> None:
-    """Nothing is read from standard input; and a directory among the standard files would be a way out, too."""
+def forget_input() -> None:
+    """Nothing is ever read from standard input."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for fd in {0, 1, 2} - needed:
-        if fd == 0 or is_directory(fd):
-            os.dup2(null, fd)
-    os.close(null)
-
-
-def is_directory(fd: int) -> bool:
-    try:
-        return stat.S_ISDIR(os.fstat(fd).st_mode)
-    except OSError:  # it is closed
-        return False
+    if null:
+        os.dup2(null, 0)
+        os.close(null)
 
 
 def load_what_comes_later() -> None:
@@ -322,7 +313,8 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
     try:
         needed = {root_fd, proc_fd, listener.fileno(), *outside.kept}
         close_all_but({0, 1, 2} | needed)
-        replace_standard_files(needed)
+        if 0 not in needed:
+            forget_input()
         before = {root_fd, proc_fd}
         if options.sandbox == "namespace":
             new_namespaces(options)

@@ -1,0 +1,118 @@
+"""Daemons in sandboxes, which a test looks at from outside and, by sandbox_probe.py, from inside."""
+
+import functools
+import json
+import os
+import pathlib
+import shutil
+import signal
+import site
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from frontend.back_end import BackEnd
+from tests.running import SECONDS, Daemon
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+PROBE = REPOSITORY / "tests" / "daemon" / "sandbox_probe.py"
+NOBODY = 65534
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make this sandbox, or become another user")
+
+
+class Sandboxed(Daemon):
+    """A daemon with the default options, and those of the test; the usual ones of tests open its sandbox."""
+
+    def __init__(self, program: Sequence[str | pathlib.Path], folder: pathlib.Path, options: Sequence[str] = (),
+                 share: pathlib.Path | None = None) -> None:
+        BackEnd.__init__(self, program, folder, options, share)
+        self.expected = []
+        self.exit_status = 0
+        self.wait_until_it_listens()
+
+    @property
+    def pid(self) -> int:
+        """The process that serves: in a sandbox a child of the one that was started."""
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        deadline = time.monotonic() + SECONDS
+        while not (pids := children.read_text().split()):
+            assert self.alive and time.monotonic() < deadline, f"the daemon has no child:\n{self.log}"
+            time.sleep(0.005)
+        return int(pids[0])
+
+    def status(self, tid: int | None = None) -> dict[str, str]:
+        """What /proc says of the process that serves, or of one of its threads."""
+        path = pathlib.Path(f"/proc/{self.pid}/task/{tid or self.pid}/status")
+        return dict(line.split(":\t", 1) for line in path.read_text().splitlines() if ":\t" in line)
+
+    def wait_until_it_serves(self) -> None:
+        """The socket is there before the sandbox is."""
+        deadline = time.monotonic() + SECONDS
+        while "aiting for" not in self.log:
+            assert self.alive and time.monotonic() < deadline, f"the daemon does not serve:\n{self.log}"
+            time.sleep(0.005)
+
+    def ask(self, probe: str, *, thread: bool = False, **arguments: Any) -> Any:
+        """What a probe found inside. None: the daemon has ended instead of answering."""
+        self.wait_until_it_serves()
+        asked, answer = self.share / "probe", self.share / "answer"
+        asked.write_text(json.dumps({"probe": probe, "thread": thread, "arguments": arguments}))
+        self.process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 3 * SECONDS
+        try:
+            while not answer.exists() or not (text := answer.read_text()).endswith("\n"):
+                assert time.monotonic() < deadline, f"no answer from the probe:\n{self.log}"
+                if not self.alive:
+                    return None
+                time.sleep(0.005)
+        finally:
+            asked.unlink()
+            answer.unlink(missing_ok=True)
+        found = json.loads(text)
+        assert not (isinstance(found, str) and "Traceback" in found), found
+        return found
+
+
+def probing() -> list[str]:
+    return [sys.executable, str(PROBE)]
+
+
+@functools.cache
+def nobodys_python() -> tuple[str, ...]:
+    """An interpreter that a user without rights can run, with what the daemon needs; such a user's words before it.
+
+    That of the tests may lie where only root can read it.
+    """
+    if not shutil.which("setpriv"):
+        pytest.skip("there is no setpriv to start a daemon as another user with")
+    paths = os.pathsep.join((str(REPOSITORY), *site.getsitepackages()))
+    other_user = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--inh-caps", "-all",
+                  "--bounding-set", "-all", "--ambient-caps", "-all")
+    for interpreter in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
+        words = (*other_user, "env", "HOME=/", f"PYTHONPATH={paths}", interpreter)
+        check = subprocess.run([*words, "-c", "import uvloop, virtiofsd._ring.device"], capture_output=True)
+        if check.returncode == 0:
+            return words
+    pytest.skip("a user without rights cannot run the daemon here: it lies where only others can read it")
+
+
+def nobodys_folder(parent: pathlib.Path) -> pathlib.Path:
+    """A folder of that user's, with a share."""
+    folder = pathlib.Path(tempfile.mkdtemp(dir=parent))
+    (folder / "share").mkdir()
+    for path in (folder, folder / "share"):
+        os.chown(path, NOBODY, NOBODY)
+    return folder
+
+
+def user_namespaces() -> bool:
+    """Whether a user without rights may make them, and in them what the sandbox needs."""
+    words = [*nobodys_python()[:nobodys_python().index("env")], "unshare", "-r", "--mount", "--pid", "--net", "--fork",
+             "mount", "-t", "proc", "proc", "/proc"]
+    return subprocess.run(words, capture_output=True).returncode == 0
