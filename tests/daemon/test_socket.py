@@ -298,11 +298,18 @@ def test_a_service_manager_hears_of_ready_and_of_the_end(
         daemon.wait()
 
 
-@pytest.mark.skipif(not ROOT, reason="only root can be refused a sandbox by what is in it")
-def test_a_daemon_that_fails_in_its_sandbox_was_never_ready(manager: Manager, place: pathlib.Path) -> None:
-    code = """
-import os, sys
-from virtiofsd import sandbox, cli
+@pytest.mark.skipif(not ROOT, reason="the sandbox takes root")
+@pytest.mark.parametrize("moment", [0.0, 0.3], ids=["", "before its parent waits"])
+def test_a_daemon_that_ends_in_its_sandbox_was_never_ready(
+        manager: Manager, place: pathlib.Path, moment: float) -> None:
+    code = f"""
+import os, sys, time
+from virtiofsd import cli, sandbox, service_manager
+class Manager(service_manager.ServiceManager):
+    def wait_for_child(self):
+        time.sleep({moment})
+        super().wait_for_child()
+service_manager.ServiceManager = Manager
 sandbox.enter_new_root = lambda *_: sys.exit(5)
 sys.exit(cli.main())
 """
