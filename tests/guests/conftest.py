@@ -1,7 +1,9 @@
 """Guests for tests: one of each kernel, booted once and used by all tests of a module; laboratories, used by all."""
 
+import contextlib
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,20 +66,65 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.fixture(scope="session")
-def laboratories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Kernel], Laboratory]]:
-    """Gives out the laboratories; one that has broken is replaced."""
-    standing: dict[Kernel, Laboratory] = {}
-    folder = tmp_path_factory.mktemp("laboratories") / "shares"
-    folder.mkdir()
+def file_systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a new file system of each kind, in a folder of its name; what this machine has not is not there."""
+    folder = tmp_path_factory.mktemp("backing")
+    mounts = Mounts(folder)
 
-    def get(kernel: Kernel) -> Laboratory:
+    def fuse() -> Path:
+        below = folder / "below"
+        below.mkdir()
+        at = folder / "fuse"
+        at.mkdir()
+        if not shutil.which("bindfs") or subprocess.run(["bindfs", "-o", "allow_other,dev,suid", below, at]).returncode:
+            at.rmdir()
+            pytest.skip("there is no bindfs")
+        mounts.mounted.append(at)
+        return at
+
+    try:
+        for make in (lambda: mounts.ext4(512), lambda: mounts.image("xfs", 512), lambda: mounts.image("btrfs", 512),
+                     mounts.tmpfs, mounts.overlay, fuse):
+            with contextlib.suppress(pytest.skip.Exception):
+                make().chmod(0o755)
+        yield folder
+    finally:
+        mounts.close()
+
+
+GetLaboratory = Callable[..., Laboratory]
+
+
+@pytest.fixture(scope="session")
+def laboratories(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[GetLaboratory]:
+    """Gives out the laboratories of either kernel; one that has broken is replaced, one that did not start is not."""
+    standing: dict[tuple[Kernel, str], Laboratory] = {}
+    refused: dict[tuple[Kernel, str], Exception] = {}
+    folders: dict[str, Path] = {}
+
+    def folder_of(name: str) -> Path:
+        if name not in folders:
+            if name == "backing":
+                folders[name] = request.getfixturevalue("file_systems")
+            else:
+                folders[name] = tmp_path_factory.mktemp("laboratories") / "shares"
+                folders[name].mkdir()
+        return folders[name]
+
+    def get(kernel: Kernel, name: str = "usual") -> Laboratory:
         needs(kernel)
-        current = standing.get(kernel)
+        current = standing.get((kernel, name))
         if current and not (current.guest.alive and current.scene.complaint() is None):
-            standing.pop(kernel).scene.kill()
-        if kernel not in standing:
-            standing[kernel] = Laboratory(kernel, folder)
-        return standing[kernel]
+            standing.pop((kernel, name)).scene.kill()
+        if (kernel, name) in refused:
+            raise refused[kernel, name]
+        if (kernel, name) not in standing:
+            try:
+                standing[kernel, name] = Laboratory(kernel, name, folder_of(name))
+            except Exception as error:
+                refused[kernel, name] = error
+                raise
+        return standing[kernel, name]
 
     yield get
     problems = [problem for laboratory in standing.values() for problem in laboratory.scene.end()]
@@ -85,20 +132,20 @@ def laboratories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         pytest.fail("\n".join(problems))
 
 
-GetPlace = Callable[[Kernel], Place]
+GetPlace = Callable[..., Place]
 
 
 @pytest.fixture
-def places(request: pytest.FixtureRequest, laboratories: Callable[[Kernel], Laboratory]) -> Iterator[GetPlace]:
-    """This test's place in the laboratory of either kernel: the same folders of the host."""
+def places(request: pytest.FixtureRequest, laboratories: GetLaboratory) -> Iterator[GetPlace]:
+    """This test's place in a laboratory of either kernel: the same folders of the host."""
     name = re.sub(r"\W+", "-", request.node.name).strip("-")[:100]
-    used: dict[Kernel, Place] = {}
+    used: dict[tuple[Kernel, str], Place] = {}
 
-    def get(kernel: Kernel) -> Place:
-        if kernel not in used:
-            used[kernel] = Place(laboratories(kernel), name)
-            request.node.stash.setdefault(REPORTERS, []).append(used[kernel].report)
-        return used[kernel]
+    def get(kernel: Kernel, laboratory: str = "usual") -> Place:
+        if (kernel, laboratory) not in used:
+            used[kernel, laboratory] = Place(laboratories(kernel, laboratory), name)
+            request.node.stash.setdefault(REPORTERS, []).append(used[kernel, laboratory].report)
+        return used[kernel, laboratory]
 
     yield get
     problems = [problem for place in used.values() for problem in place.scene.problems()]
@@ -108,7 +155,7 @@ def places(request: pytest.FixtureRequest, laboratories: Callable[[Kernel], Labo
 
 @pytest.fixture
 def place(places: GetPlace, kernel: Kernel) -> Place:
-    """This test's place in a laboratory."""
+    """This test's place in the usual laboratory."""
     return places(kernel)
 
 

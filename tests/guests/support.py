@@ -36,10 +36,17 @@ def sandbox() -> Sequence[str]:
 
 
 class PlainDaemon(Daemon):
-    """A daemon with the options that a test gives it, and no others."""
+    """A daemon with the options that a test gives it, and no others. That of a user finds its program by a capability.
+    """
 
-    def __init__(self, folder: Path, options: Sequence[str], share: Path | None) -> None:
-        BackEnd.__init__(self, program(), folder, [*sandbox(), *options], share)
+    def __init__(self, folder: Path, options: Sequence[str], share: Path | None, user: int = 0) -> None:
+        prefix: list[str] = []
+        if user:
+            prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups",
+                      "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+            folder.mkdir(parents=True)
+            os.chown(folder, user, user)
+        BackEnd.__init__(self, [*prefix, *program()], folder, [*sandbox(), *options], share)
         self.expected = []
         self.exit_status = 0
 
@@ -55,11 +62,13 @@ class Scene:
         self._seen: dict[str, int] = {}
 
     def share(self, tag: str, *options: str, folder: Path | None = None, mount: str | None = "/mnt",
-              name: str | None = None, tell_tag: bool = True, **how: Any) -> boot.Share:
-        """A share with a daemon of its own. `how` is of boot.Share; `name` tells two of the same tag apart."""
+              name: str | None = None, tell_tag: bool = True, user: int = 0, **how: Any) -> boot.Share:
+        """A share with a daemon of its own. `how` is of boot.Share; `name` tells two of the same tag apart; `user` is
+        whose process the daemon is.
+        """
         name = name or tag
         words = ["--tag", tag] if tell_tag and not any(option.startswith("--tag") for option in options) else []
-        daemon = PlainDaemon(self.folder / f"daemon-{name}", [*words, *options], folder)
+        daemon = PlainDaemon(self.folder / f"daemon-{name}", [*words, *options], folder, user)
         self.daemons[name] = daemon
         daemon.wait_until_it_listens()
         return boot.Share(tag, daemon.socket, mount=mount, **how)
@@ -176,43 +185,81 @@ def python(program: str) -> str:
     return f"python3 - <<'END OF PROGRAM'\n{textwrap.dedent(program)}\nEND OF PROGRAM\n"
 
 
-# The laboratory: a guest of each kernel that many tests use one after the other.
+# A laboratory: a guest that many tests use one after the other, with a share for every set of options.
 
-SHARES: Mapping[str, Sequence[str]] = {
-    "plain": (),
-    "rich": ("--xattr", "--posix-acl", "--modcaps=+sys_admin:+linux_immutable"),
-    "exact": ("--attr-timeout", "0", "--entry-timeout", "0", "--negative-timeout", "0"),
-    "never": ("--cache", "never"),
-    "never-mmap": ("--cache", "never", "--allow-mmap"),
-    "metadata": ("--cache", "metadata"),
-    "always": ("--cache", "always"),
-    "writeback": ("--writeback",),
-    "direct": ("--allow-direct-io",),
-    "locks": ("--posix-lock", "--flock", "--attr-timeout", "0", "--entry-timeout", "0"),
-    "readonly": ("--readonly",),
-    "spare": (),
+RICH = ("--xattr", "--posix-acl", "--modcaps=+sys_admin:+linux_immutable")
+USER = 4321
+"""Whose the daemons are that have no privileges."""
+
+LABORATORIES: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "usual": {
+        "plain": (),
+        "rich": RICH,
+        "exact": ("--attr-timeout", "0", "--entry-timeout", "0", "--negative-timeout", "0"),
+        "never": ("--cache", "never"),
+        "never-mmap": ("--cache", "never", "--allow-mmap"),
+        "metadata": ("--cache", "metadata"),
+        "always": ("--cache", "always"),
+        "writeback": ("--writeback",),
+        "direct": ("--allow-direct-io",),
+        "locks": ("--posix-lock", "--flock", "--attr-timeout", "0", "--entry-timeout", "0"),
+        "readonly": ("--readonly",),
+        "spare": (),
+    },
+    "special": {
+        "mapped": ("--xattrmap=:map::user.guest.:",),
+        "translated": ("--xattr", "--translate-uid=map:0:100000:65536", "--translate-gid=map:0:200000:65536"),
+        "squashed": ("--translate-uid=squash-host:0:7:4294967295", "--translate-uid=squash-guest:0:0:4294967295",
+                     "--translate-gid=squash-host:0:8:4294967295", "--translate-gid=squash-guest:0:0:4294967295"),
+        "faked": ("--override-stat", "--xattr", "--sandbox", "none"),
+        "confined": (),
+        "access": ("--preserve-noatime",),
+        "bare": ("--no-readdirplus", "--no-killpriv-v2"),
+        "nameless": ("--inode-file-handles=mandatory", "--rlimit-nofile=300"),
+        "named": ("--inode-file-handles=never", "--rlimit-nofile=300"),
+    },
+    "backing": dict.fromkeys(("ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuse"), RICH),
 }
-"""The shares of a laboratory's guest, mounted at /run/TAG, but for `spare`, and the options of their daemons."""
+"""The shares of each laboratory's guest, mounted at /run/TAG, but for `spare`, and the options of their daemons.
+
+Of the last, each share lies on a file system of its kind.
+"""
+
+UNPRIVILEGED = ("faked", "confined")
+
+
+def let_through(path: Path) -> None:
+    """Lets everybody reach what is in a temporary folder."""
+    for parent in path.parents:
+        if parent == Path(tempfile.gettempdir()):
+            break
+        parent.chmod(parent.stat().st_mode | 0o011)
 
 
 class Laboratory:
-    """A guest with a Debian root and a share for every set of options; the host's side of share TAG is folder/TAG.
+    """A guest with a Debian root and the shares of one laboratory; the host's side of share TAG is folder/TAG.
 
     The guests of two laboratories on one folder share what they write.
     """
 
-    def __init__(self, kernel: Kernel, folder: Path) -> None:
+    def __init__(self, kernel: Kernel, name: str, folder: Path) -> None:
         self.kernel = kernel
         self.folder = folder
-        logs = Path(tempfile.mkdtemp(prefix=f"laboratory-{kernel}-", dir=folder.parent))
+        logs = Path(tempfile.mkdtemp(prefix=f"laboratory-{name}-{kernel}-", dir=folder.parent))
         self.scene = Scene(logs)
         try:
             shares = [self.scene.debian(),
                       self.scene.share("inside", "--readonly", "--cache", "always", folder=INSIDE, mount="/run/inside")]
-            for tag, options in SHARES.items():
+            for tag, options in LABORATORIES[name].items():
+                if name == "backing" and not (folder / tag).is_dir():
+                    continue
                 (folder / tag).mkdir(exist_ok=True)
+                user = USER if tag in UNPRIVILEGED else 0
+                if user:
+                    os.chown(folder / tag, user, user)
+                    let_through(folder / tag)
                 mount = None if tag == "spare" else f"/run/{tag}"
-                shares.append(self.scene.share(tag, *options, folder=folder / tag, mount=mount))
+                shares.append(self.scene.share(tag, *options, folder=folder / tag, mount=mount, user=user))
             self.guest = self.scene.guest(*shares, kernel=kernel)
             self.guest.run("mkdir /tmp/home", check=True)
         except BaseException:

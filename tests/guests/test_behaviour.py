@@ -1,29 +1,56 @@
 """Files behave in a guest as they do on the host: each behaviour in tests/guests/inside, on the host and in guests.
 
-On the host it proves that what we expect is right.
+On the host it proves that what we expect is right. In guests it is so for every kind of daemon that serves files in a
+way of its own, and for every file system that a share may lie on.
 """
 
 import ast
+import functools
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.guests.conftest import REPORTERS
-from tests.guests.support import INSIDE, SLOW, Laboratory
+from tests.guests.conftest import REPORTERS, GetLaboratory
+from tests.guests.support import INSIDE, LABORATORIES, SLOW
+from tests.running import LONG
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900)]
 
 Outcome = Mapping[str, Any]
-Laboratories = Callable[[Any], Laboratory]
-Results = Callable[[str, str, str], Mapping[str, Outcome]]
-PLACES = ("host", "qemu", "uml")
-MODULES = {"permissions": "plain", "names": "plain", "contents": "plain", "times": "plain", "local": "plain",
-           "attributes": "rich"}
-"""Where behaviours are, and the share of the laboratory that they are for."""
+EVERYTHING = ("permissions", "names", "contents", "times", "local", "attributes")
+SPECIAL: Mapping[str, Sequence[str]] = {
+    "translated": ("permissions", "names"),
+    "faked": ("permissions", "names", "times"),
+    "bare": ("permissions", "names"),
+    "nameless": ("names", "contents", "times", "local"),
+    "named": ("names", "contents", "times", "local"),
+}
+"""The shares of the special laboratory whose daemons do all things in another way, and what tells."""
+
+
+class Run(NamedTuple):
+    """A module's behaviours, all in one go; the place is the host, or a guest's kernel."""
+
+    place: str
+    laboratory: str
+    tag: str
+    module: str
+
+
+def runs() -> list[Run]:
+    found = [Run(place, "usual", "rich" if module == "attributes" else "plain", module)
+             for module in EVERYTHING for place in ("host", "qemu", "uml")]
+    kernels = ("qemu", "uml") if LONG else ("uml",)  # it is the faster one
+    found += [Run(kernel, "special", tag, module) for kernel in kernels for tag in SPECIAL for module in SPECIAL[tag]]
+    found += [Run(kernel, "backing", tag, module)
+              for kernel in kernels for tag in LABORATORIES["backing"] for module in EVERYTHING]
+    return found
+
 
 KNOWN: Mapping[str, str] = {
     "an_allocation_of_a_plain_user_takes_set_id_bits_away":
@@ -34,58 +61,64 @@ KNOWN: Mapping[str, str] = {
 """What is wrong in guests at present: the behaviour, and the reason."""
 
 
-def behaviours(module: str) -> list[str]:
+@functools.cache
+def behaviours(module: str) -> Sequence[str]:
     functions = [node for node in ast.parse((INSIDE / f"{module}.py").read_text()).body
                  if isinstance(node, ast.FunctionDef)]
     return [function.name for function in functions if not function.name.startswith("_")]
 
 
+def on_host(folder: Path, *words: str) -> Mapping[str, Outcome]:
+    """Runs behaviours in a new folder of the host's."""
+    folder.mkdir()
+    command = [sys.executable, "-B", str(INSIDE / "behave.py"), *words]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    return outcomes(done.stdout)
+
+
+def outcomes(output: str) -> Mapping[str, Outcome]:
+    return {line["name"]: line for line in map(json.loads, output.splitlines())}
+
+
 @pytest.fixture(scope="session")
-def results(laboratories: Laboratories, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Runs a module's behaviours in a place, all in one go, the first time that one of them is asked for."""
-    known: dict[tuple[str, str, str], Mapping[str, Outcome]] = {}
+def results(laboratories: GetLaboratory, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Run], Any]:
+    """What came of a run, which is done the first time that one of its behaviours is asked for."""
+    host = tmp_path_factory.mktemp("behaviour")
 
-    def run(place: str, module: str, tag: str) -> str:
-        name = f"behaviour-{module}-{place}"
-        if place == "host":
-            folder = tmp_path_factory.mktemp(name)
-            command = [sys.executable, "-B", str(INSIDE / "behave.py"), module]
-            return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
-        laboratory = laboratories(place)
-        (laboratory.folder / tag / name).mkdir()
-        script = f"python3 /run/inside/behave.py {module}"
-        return laboratory.run(script, f"{tag}/{name}", timeout=20 * SLOW).stdout
-
-    def get(place: str, module: str, tag: str) -> Mapping[str, Outcome]:
-        key = (place, module, tag)
-        if key not in known:
-            lines = map(json.loads, run(*key).splitlines())
-            known[key] = {line["name"]: line for line in lines}
-        return known[key]
+    @functools.cache
+    def get(run: Run) -> Mapping[str, Outcome]:
+        name = f"behaviour-{run.module}-{run.place}"
+        if run.place == "host":
+            return on_host(host / name, run.module)
+        laboratory = laboratories(run.place, run.laboratory)
+        if not (laboratory.folder / run.tag).is_dir():
+            return {}
+        script = f"mkdir {name}; cd {name} && python3 /run/inside/behave.py {run.module}"
+        return outcomes(laboratory.run(script, run.tag, timeout=20 * SLOW).stdout)
 
     return get
 
 
-@pytest.fixture
-def judge(request: pytest.FixtureRequest, results: Results, laboratories: Laboratories) -> Callable[..., None]:
-    """Makes an outcome the test's own."""
-
-    def judge(module: str, tag: str, behaviour: str, place: str) -> None:
-        if place != "host":
-            scene = laboratories(place).scene
-            request.node.stash[REPORTERS] = [lambda: scene.report([tag])]
-            if behaviour in KNOWN:
-                request.applymarker(pytest.mark.xfail(strict=True, reason=KNOWN[behaviour]))
-        outcome = results(place, module, tag)[behaviour]
-        if outcome["skipped"]:
-            pytest.skip(outcome["skipped"])
-        if outcome["error"]:
-            pytest.fail(outcome["error"], pytrace=False)
-
-    return judge
+CASES = [pytest.param(run, behaviour, id="-".join([*run, behaviour])) for run in runs()
+         for behaviour in behaviours(run.module)]
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("module", "behaviour"), [(module, name) for module in MODULES for name in behaviours(module)])
-def test_behaviour(judge: Callable[..., None], module: str, behaviour: str, place: str) -> None:
-    judge(module, MODULES[module], behaviour, place)
+@pytest.mark.parametrize(("run", "behaviour"), CASES)
+def test_behaviour(request: pytest.FixtureRequest, results: Callable[[Run], Any], laboratories: GetLaboratory,
+                   run: Run, behaviour: str) -> None:
+    if run.place != "host":
+        laboratory = laboratories(run.place, run.laboratory)
+        request.node.stash[REPORTERS] = [lambda: laboratory.scene.report([run.tag])]
+        if behaviour in KNOWN:
+            request.applymarker(pytest.mark.xfail(strict=True, reason=KNOWN[behaviour]))
+    found = results(run)
+    if not found:
+        pytest.skip(f"this machine cannot mount a {run.tag} of its own")
+    if found[behaviour]["skipped"]:
+        pytest.skip(found[behaviour]["skipped"])
+    if found[behaviour]["error"]:
+        if run.laboratory == "backing":
+            there = laboratory.folder / run.tag / f"host-{run.place}-{behaviour}"
+            if on_host(there, run.module, behaviour)[behaviour]["error"]:
+                pytest.skip(f"it is not so on the host's {run.tag} either")
+        pytest.fail(found[behaviour]["error"], pytrace=False)
