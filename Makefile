@@ -1,7 +1,7 @@
 # Everything a developer does here. Each target sets up what it needs (tools/setup), so a fresh checkout will do.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench bench-compare check wheels clean distclean
+.PHONY: help build demo test sanitize bench bench-compare check wheels clean distclean
 BIN := .venv/bin
 
 help: ## this list
@@ -18,6 +18,12 @@ test: ## the tests, in Linux guests too [ARGS="-m 'not guest' ..."]
 	@tools/setup test
 	@$(BIN)/python -m guest.fetch kernel busybox uml >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
+
+sanitize: ## what a malicious guest may try, under AddressSanitizer and UBSan [HOSTILE_TRIES=1000 ARGS="tests/daemon"]
+	@VIRTIOFSD_BUILD=sanitize tools/setup test
+	@LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(BIN)/python -m pytest $(or $(ARGS),tests/hostile)
 
 bench: ## measure this and the reference daemon [QUICK=1 ROWS=getattr,lookup PARTS=rows ROUNDS=5 SECONDS=0.5]
 	@tools/setup bench
