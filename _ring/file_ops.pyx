@@ -19,11 +19,11 @@ from .inode_cache cimport inode_fd, make_room
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .linux cimport (
-    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENOSYS, ENXIO, EOPNOTSUPP, EROFS, ESTALE,
-    IOV_MAX, LOCK_UN, O_ACCMODE, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR,
-    S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx, memset, sys_close, sys_copy_file_range,
-    sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv, sys_preadv2, sys_pwritev,
-    sys_statx)
+    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENOSYS, ENXIO, EOPNOTSUPP, EPERM, EROFS,
+    ESTALE, IOV_MAX, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC,
+    O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx, memset, sys_close,
+    sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv,
+    sys_preadv2, sys_pwritev, sys_statx)
 from .lock_owners cimport cancel_handle, owner_drop
 from .opened cimport handle_of, opens_nothing
 from .request cimport WOULD_SLEEP, Request, next_bytes, reply, reply_in_place
@@ -64,6 +64,8 @@ cdef int open_file(Context *ctx, Inode *inode, uint32_t flags, uint32_t open_fla
     if flags & O_TRUNC:
         keep_suid(ctx, not open_flags & FUSE_OPEN_KILL_SUIDGID)
     fd = open_inode(ctx, inode, host_flags(ctx, flags))
+    if fd == -EPERM and flags & O_APPEND:
+        fd = open_inode(ctx, inode, host_flags(ctx, flags) | O_APPEND)   # a file that can only be appended to
     if fd >= 0 and flags & O_TRUNC:
         drop_capabilities(ctx, fd)
     return fd

@@ -51,6 +51,11 @@ cdef Inode *parent_of(Context *ctx, const Request *request, int *fd) noexcept no
     return parent
 
 
+cdef inline uint32_t shown_mode(const Context *ctx, uint32_t mode, uint32_t umask) noexcept nogil:
+    """The mode of a new file under fake root, which the host's umask has no part in."""
+    return mode & ~umask if ctx.share.flags & FUSE_DONT_MASK else mode
+
+
 cdef int describe(Context *ctx, Request *request, const Inode *parent, int fd, uint32_t mode, uint32_t umask,
                   uint32_t rdev) noexcept nogil:
     """Notes what the host does not know of a new file: owner and mode (fake root), security contexts. 0, -errno."""
@@ -60,8 +65,7 @@ cdef int describe(Context *ctx, Request *request, const Inode *parent, int fd, u
     cdef int count, i
     cdef int error = 0
     if ctx.share.options.override_stat:
-        if ctx.share.flags & FUSE_DONT_MASK:
-            mode &= ~umask
+        mode = shown_mode(ctx, mode, umask)
         if mode & S_IFMT != S_IFLNK and fill_attr_out(ctx, parent.fd, &above) == 0 and above.attr.mode & S_ISGID:
             gid = above.attr.gid
             if mode & S_IFMT == S_IFDIR:
@@ -123,9 +127,11 @@ cdef int reply_created(Context *ctx, Request *request, Inode *parent, int parent
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 
-cdef inline uint32_t host_mode(const Context *ctx, uint32_t mode) noexcept nogil:
-    """The mode that a new file gets on the host; umask and default ACLs see to the rest."""
-    return override_host_mode(mode) if ctx.share.options.override_stat else mode & 0o7777
+cdef inline uint32_t host_mode(const Context *ctx, uint32_t mode, uint32_t umask) noexcept nogil:
+    """The mode that a new file gets on the host; there umask and default ACLs see to the rest."""
+    if ctx.share.options.override_stat:
+        return override_host_mode(shown_mode(ctx, mode, umask))
+    return mode & 0o7777
 
 
 cdef int op_mknod(Context *ctx, Request *request) noexcept nogil:
@@ -143,7 +149,7 @@ cdef int op_mknod(Context *ctx, Request *request) noexcept nogil:
     if error == 0:
         # A regular file stands in for what a plain user may not make, or give an attribute to.
         error = sys_mknodat(fd, name, (<uint32_t> S_IFREG if ctx.share.options.override_stat else kind)
-                            | host_mode(ctx, args.mode), args.rdev)
+                            | host_mode(ctx, args.mode, args.umask), args.rdev)
         caller_leave(ctx, request)
     return reply_created(ctx, request, parent, fd, name, args.mode if kind else args.mode | S_IFREG, args.umask,
                          args.rdev, error)
@@ -162,7 +168,7 @@ cdef int op_mkdir(Context *ctx, Request *request) noexcept nogil:
         return fd
     error = caller_enter(ctx, request, args.umask)
     if error == 0:
-        error = sys_mkdirat(fd, name, host_mode(ctx, mode))
+        error = sys_mkdirat(fd, name, host_mode(ctx, mode, args.umask))
         caller_leave(ctx, request)
     return reply_created(ctx, request, parent, fd, name, mode, args.umask, 0, error)
 
@@ -258,7 +264,7 @@ cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, 
         error = caller_enter(ctx, request, args.umask)
         if error < 0:
             return error
-        fd = sys_openat(parent_fd, name, flags, host_mode(ctx, args.mode & 0o7777))
+        fd = sys_openat(parent_fd, name, flags, host_mode(ctx, args.mode & 0o7777, args.umask))
         caller_leave(ctx, request)
         if fd >= 0:
             return enter_new(ctx, request, parent, parent_fd, name, fd, args, out)
@@ -321,7 +327,7 @@ cdef int op_tmpfile(Context *ctx, Request *request) noexcept nogil:
     if fd == 0:
         fd = sys_openat(ctx.share.proc_fd, decimal(path, parent_fd),
                         host_flags(ctx, args.flags) & ~(O_TRUNC | O_EXCL) | O_TMPFILE | args.flags & O_EXCL,
-                        host_mode(ctx, args.mode & 0o7777))
+                        host_mode(ctx, args.mode & 0o7777, args.umask))
         caller_leave(ctx, request)
         if fd == -EISDIR or fd == -ENOENT:
             fd = -EOPNOTSUPP   # how a file system says that it cannot

@@ -3,8 +3,6 @@
 import os
 import stat
 
-import pytest
-
 from frontend import fuse_abi as abi
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT
@@ -49,8 +47,6 @@ def test_the_note_is_not_shown(connect: Connect) -> None:
     assert guest.fuse.listxattr(entry.nodeid) == []
 
 
-@pytest.mark.xfail(strict=True, reason="host_mode() in name_ops.pyx leaves the umask to override_set(): on the host "
-                                       "everybody may read and write what its guest has for itself alone")
 def test_the_umask_counts_on_the_host_too(connect: Connect) -> None:
     guest = connect("--override-stat")
     assert guest.fuse.flags & abi.FUSE_DONT_MASK

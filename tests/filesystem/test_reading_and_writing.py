@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import stat
+import subprocess
 import threading
 from collections.abc import Callable
 
@@ -701,3 +702,21 @@ def test_a_handle_keeps_its_file_when_the_host_replaces_the_name(fuse: FuseClien
     fuse.write(*file, 0, b"old")
     assert fuse.read(*file, 0, 10) == b"old" + data[3:10]
     assert (share / "file").read_bytes() == b"new"
+
+
+@needs_root
+def test_an_append_only_file_is_appended_to_and_no_more(fuse: FuseClient, share: pathlib.Path) -> None:
+    (share / "file").write_text("x")
+    if subprocess.run(["chattr", "+a", share / "file"], check=False).returncode:
+        pytest.skip("the file system has no flags")
+    try:
+        entry = fuse.lookup(ROOT, "file")
+        with refused(errno.EPERM):
+            fuse.open(entry.nodeid, os.O_WRONLY)
+        with refused(errno.EPERM):
+            fuse.setattr(entry.nodeid, size=0)
+        opened = fuse.open(entry.nodeid, os.O_WRONLY | os.O_APPEND)
+        assert fuse.write(entry.nodeid, opened.fh, 1, b"y") == 1
+        assert (share / "file").read_text() == "xy"
+    finally:
+        subprocess.run(["chattr", "-a", share / "file"], check=True)
