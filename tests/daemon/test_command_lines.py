@@ -1,20 +1,11 @@
-"""The command lines of those who start a virtiofsd, word for word: each gives a share that a front-end can use."""
+"""The command lines of those who start a virtiofsd: each gives a share that a front-end can use."""
 
-import contextlib
-import functools
-import grp
 import json
-import os
 import pathlib
-import pwd
-import resource
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,171 +13,9 @@ from frontend.device import VirtioFs
 from frontend.fuse import LINUX_FLAGS, FuseClient
 from frontend.fuse_abi import FUSE_NO_OPEN_SUPPORT, FUSE_NO_OPENDIR_SUPPORT, FUSE_ROOT_ID
 from tests.conftest import program
+from tests.daemon.callers import CALLERS, MAY_WARN, ROOT, WAITS, Place, started_by
 from tests.daemon.support import wait_until
 from tests.running import BAD_LINE, SECONDS
-
-ROOT = os.geteuid() == 0
-WAITS = "Waiting for vhost-user socket connection"
-
-
-class Place(NamedTuple):
-    """What a caller has made: the share, the path for the socket, and a socket that listens there, or -1."""
-
-    share: pathlib.Path
-    socket: pathlib.Path
-    fd: int
-    user: "PlainUser | None" = None
-
-
-class PlainUser(NamedTuple):
-    """Somebody with ids in /etc/subuid and /etc/subgid."""
-
-    uid: int
-    gid: int
-    uids: tuple[int, int]
-    gids: tuple[int, int]
-
-
-class Caller(NamedTuple):
-    words: Callable[[Place], list[str]]
-    hands_over: bool = False  # it makes the socket itself
-    plain: bool = False  # it runs the daemon as a plain user
-    fakes_root: bool = False  # in a user namespace
-    environment: tuple[tuple[str, str], ...] = ()
-    relative: bool = False  # the socket's path is relative to the working directory
-    share: str = "a share"
-
-
-def libvirt_old(place: Place) -> list[str]:
-    source = str(place.share).replace(",", ",,")
-    return [f"--fd={place.fd}", "-o", f"source={source},cache=always,sandbox=namespace,xattr,no_flock,no_posix_lock",
-            "--thread-pool-size=16", "-d"]
-
-
-def libvirt_old_locks(place: Place) -> list[str]:
-    return [f"--fd={place.fd}", "-o", f"source={place.share},cache=none,sandbox=chroot,no_xattr,flock,posix_lock"]
-
-
-def libvirt(place: Place) -> list[str]:
-    return [f"--fd={place.fd}", "--shared-dir", str(place.share), "--cache", "never", "--sandbox", "namespace",
-            "--xattr", "--thread-pool-size=16", "--rlimit-nofile=4096", "--log-level", "debug"]
-
-
-def libvirt_session(place: Place) -> list[str]:
-    assert place.user
-    user = place.user
-    return [f"--fd={place.fd}", "--shared-dir", str(place.share),
-            f"--uid-map=:0:{user.uid}:1:", f"--uid-map=:1:{user.uids[0]}:{user.uids[1]}:",
-            f"--gid-map=:0:{user.gid}:1:", f"--gid-map=:1:{user.gids[0]}:{user.gids[1]}:"]
-
-
-def kata_go(place: Place) -> list[str]:
-    return ["--syslog", "--cache=auto", f"--shared-dir={place.share}", f"--fd={place.fd}",
-            "--inode-file-handles=prefer", "--thread-pool-size=1", "--announce-submounts"]
-
-
-def kata_go_old(place: Place) -> list[str]:
-    return ["--syslog", "--cache=auto", f"--shared-dir={place.share}", f"--fd={place.fd}",
-            "--thread-pool-size=1", "-o", "announce_submounts"]
-
-
-def kata_rust(place: Place) -> list[str]:
-    return ["--socket-path", str(place.socket), "--shared-dir", str(place.share), "--cache", "auto",
-            "--sandbox", "none", "--seccomp", "none", "--inode-file-handles", "prefer",
-            "--thread-pool-size=1", "--announce-submounts", "--xattr"]
-
-
-def incus(place: Place) -> list[str]:
-    words = [f"--fd={place.fd}", "--cache=metadata", f"--shared-dir={place.share}"]
-    for kind in ("uid", "gid"):
-        words += [f"--translate-{kind}=map:0:1000000:1000000000", f"--translate-{kind}=forbid-guest:0:0"]
-    return [*words, "--translate-uid=forbid-guest:1000000000:3294967295",
-            "--translate-gid=forbid-guest:1000000000:3294967295"]
-
-
-def incus_without_map(place: Place) -> list[str]:
-    # It asks for posix-acl-negotiation-mode among the capabilities.
-    return [f"--fd={place.fd}", "--cache=never", f"--shared-dir={place.share}", "--posix-acl=auto"]
-
-
-def cloud_hypervisor(place: Place) -> list[str]:
-    return ["--log-level", "debug", f"--socket-path={place.socket}", f"--shared-dir={place.share}", "--cache=never",
-            "--thread-pool-size=4"]
-
-
-def cloud_hypervisor_ci(place: Place) -> list[str]:
-    return ["--shared-dir", str(place.share), "--socket-path", str(place.socket), "--cache", "never", "--tag", "myfs"]
-
-
-def cloud_hypervisor_old(place: Place) -> list[str]:
-    return [f"--socket-path={place.socket}", "-o", f"source={place.share}", "-o", "cache=none"]
-
-
-def virtme_ng(place: Place) -> list[str]:
-    return ["--syslog", "--no-announce-submounts", "--socket-path", str(place.socket), "--shared-dir", str(place.share),
-            "--sandbox", "none"]
-
-
-def microvm_nix(place: Place) -> list[str]:
-    files = min(1048576, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # more could only be had by who may raise it
-    return [f"--socket-path={place.socket}", f"--socket-group={grp.getgrgid(os.getegid()).gr_name}",
-            f"--shared-dir={place.share}", "--rlimit-nofile", str(files), "--thread-pool-size", "2", "--posix-acl",
-            "--xattr", "--inode-file-handles=prefer"]
-
-
-def mkosi(place: Place) -> list[str]:
-    return ["--shared-dir", str(place.share), "--xattr", "--no-announce-submounts", "--sandbox=chroot",
-            f"--inode-file-handles={'never' if place.user else 'prefer'}", "--fd", str(place.fd)]
-
-
-def vmspawn(place: Place) -> list[str]:
-    return ["--shared-dir", str(place.share), "--xattr", "--fd", str(place.fd), "--no-announce-submounts"]
-
-
-def proxmox(place: Place) -> list[str]:
-    return [f"--fd={place.fd}", f"--shared-dir={place.share}", "--xattr", "--posix-acl", "--announce-submounts",
-            "--allow-direct-io", "--cache=always", "--syslog"]
-
-
-CALLERS = {
-    "libvirt with -o": Caller(libvirt_old, hands_over=True, share="a share, with a comma"),
-    "libvirt with -o and locks": Caller(libvirt_old_locks, hands_over=True),
-    "libvirt": Caller(libvirt, hands_over=True),
-    "libvirt session": Caller(libvirt_session, hands_over=True, plain=True),
-    "kata": Caller(kata_go, hands_over=True),
-    "kata with -o": Caller(kata_go_old, hands_over=True),
-    "kata runtime-rs": Caller(kata_rust),
-    "kata runtime-rs rootless": Caller(kata_rust, plain=True, relative=True),
-    "incus": Caller(incus, hands_over=True),
-    "incus without a map": Caller(incus_without_map, hands_over=True),
-    "cloud hypervisor": Caller(cloud_hypervisor),
-    "cloud hypervisor's CI": Caller(cloud_hypervisor_ci),
-    "cloud hypervisor with -o": Caller(cloud_hypervisor_old),
-    "virtme-ng": Caller(virtme_ng, plain=True),
-    "microvm.nix": Caller(microvm_nix),
-    "mkosi": Caller(mkosi, hands_over=True),
-    "mkosi as a plain user": Caller(mkosi, hands_over=True, plain=True, fakes_root=True),
-    "systemd-vmspawn": Caller(vmspawn, hands_over=True, environment=(("LISTEN_FDS", "1"), ("LISTEN_PID", "1"))),
-    "proxmox": Caller(proxmox, hands_over=True),
-}
-MAY_WARN = "is deprecated: |--syslog: /dev/log: "
-
-
-@functools.cache
-def plain_user() -> PlainUser | None:
-    """The first who has sub-ids on this machine."""
-    def ranges(path: str) -> dict[str, tuple[int, int]]:
-        with contextlib.suppress(OSError):
-            lines = [line.split(":") for line in pathlib.Path(path).read_text().splitlines() if line.count(":") == 2]
-            return {name: (int(first), int(count)) for name, first, count in lines}
-        return {}
-
-    uids, gids = ranges("/etc/subuid"), ranges("/etc/subgid")
-    for name in uids.keys() & gids.keys():
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return PlainUser(entry.pw_uid, entry.pw_gid, uids[name], gids[name])
-    return None
 
 
 @pytest.fixture
@@ -196,73 +25,6 @@ def folder() -> Iterator[pathlib.Path]:
     made.chmod(0o755)
     yield made
     shutil.rmtree(made)
-
-
-@contextlib.contextmanager
-def listening(path: pathlib.Path) -> Iterator[int]:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
-        made.listen(1)
-        yield made.fileno()
-
-
-# Gives up being root once all is loaded that a plain user may not be able to read, such as Python in somebody's home.
-BECOME = """
-import ctypes, encodings.ascii, os, subprocess, sys
-from virtiofsd import capabilities, cli, daemon, discovery, old_options, sandbox, seccomp, serve, xattrmap
-uid, gid, fakes_root = (int(sys.argv.pop(1)) for _ in range(3))
-sandbox.load_what_comes_later()
-libc = ctypes.CDLL(None)
-os.setgroups([])
-os.setresgid(gid, gid, gid)
-os.setresuid(uid, uid, uid)
-libc.prctl(4, 1, 0, 0, 0)       # PR_SET_DUMPABLE, as it is after exec
-if fakes_root:
-    assert libc.unshare(0x10000000) == 0        # CLONE_NEWUSER
-    for name, text in ("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1"):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
-sys.exit(cli.main())
-"""
-
-
-def run_by(user: PlainUser | None, fakes_root: bool) -> list[str]:
-    if user is None:
-        return program()
-    return [sys.executable, "-c", BECOME, str(user.uid), str(user.gid), str(int(fakes_root))]
-
-
-@contextlib.contextmanager
-def started_by(caller: Caller, folder: pathlib.Path) -> Iterator[tuple[Place, subprocess.Popen[bytes]]]:
-    user = None
-    if caller.plain and ROOT:
-        user = plain_user()
-        if user is None:
-            pytest.skip("no plain user of this machine has sub-ids")
-    share, path = folder / caller.share, folder / "socket"
-    share.mkdir()
-    (share / "file").write_text("hello")
-    if user:
-        for made in (folder, share, share / "file"):
-            os.chown(made, user.uid, user.gid)
-    with contextlib.ExitStack() as stack:
-        fd = stack.enter_context(listening(path)) if caller.hands_over else -1
-        place = Place(share, pathlib.Path("socket") if caller.relative else path, fd, user)
-        with (folder / "log").open("wb") as log:
-            daemon = subprocess.Popen(
-                [*run_by(user, caller.fakes_root), *caller.words(place)], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, pass_fds=[fd] if caller.hands_over else [], env=environment(caller), cwd=folder)
-        try:
-            yield place._replace(socket=path), daemon
-        finally:
-            daemon.kill()
-            daemon.wait()
-
-
-def environment(caller: Caller) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(pathlib.Path(__file__).parents[2]),
-                                                                     os.environ.get("PYTHONPATH")])),
-            **dict(caller.environment)}
 
 
 @pytest.mark.skipif(not ROOT, reason="these callers run as root, or become somebody else")
@@ -284,7 +46,7 @@ def test_a_caller_gets_a_share(name: str, folder: pathlib.Path) -> None:
         assert place.socket.exists() == caller.hands_over
         assert not place.socket.with_suffix(".pid").exists()
     bad = [line for line in log.read_text().splitlines()
-           if BAD_LINE.search(line) and not any(word in line for word in MAY_WARN.split("|"))]
+           if BAD_LINE.search(line) and not any(word in line for word in MAY_WARN)]
     assert bad == []
 
 

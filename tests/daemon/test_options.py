@@ -69,7 +69,8 @@ def test_what_is_not_given_has_its_default() -> None:
     assert not isinstance(options, str)
     assert vars(options).items() >= {
         "socket_path": "/some/socket", "fd": None, "shared_dir": "/some/where", "tag": None, "num_request_queues": None,
-        "readonly": False, "rlimit_nofile": None, "drain_timeout": 60.0, "log_level": (("virtiofsd", "info"),), "notes": []}.items()
+        "readonly": False, "rlimit_nofile": None, "drain_timeout": 60.0, "log_level": (("virtiofsd", "info"),),
+        "notes": []}.items()
 
 
 def test_what_is_given_is_taken() -> None:
