@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from guest.boot import Kernel
 from tests.guests.conftest import GetPlace
-from tests.guests.support import SLOW, Place, Scene, Session, python
+from tests.guests.support import INSIDE, SLOW, Place, Scene, Session, python
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 
@@ -193,6 +195,38 @@ def test_counting_in_two_guests_and_the_host_loses_nothing(places: GetPlace, kin
         thread.join()
     assert not failures, failures
     assert int((host / "counter").read_text()) == sum(turns.values())
+
+
+@KINDS
+def test_two_guests_and_the_host_hammer_the_same_files(places: GetPlace, kind: str) -> None:
+    """No change is lost, and whoever opens a file has the last one's contents, size and name."""
+    host = places("qemu").host("locks")
+    places("uml")
+    lock = kind.removeprefix("fcntl.")
+    subprocess.run([sys.executable, "-Bc", "import hammer; hammer.begin()"], cwd=host, check=True,
+                   env={**os.environ, "PYTHONPATH": str(INSIDE)})
+    turns = {"qemu": 25, "uml": 50, "host": 100}
+    failures: list[BaseException] = []
+
+    def in_guest(name: Kernel) -> None:
+        script = "".join(f"python3 /run/inside/hammer.py {lock} {turns[name]} {name}{number} & pids=\"$pids $!\"\n"
+                         for number in range(2))
+        try:
+            places(name).run(f"{script}for pid in $pids; do wait $pid || exit 1; done", "locks", timeout=8 * SLOW)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=in_guest, args=(name,)) for name in ("qemu", "uml")]
+    for thread in threads:
+        thread.start()
+    command = [sys.executable, "-B", INSIDE / "hammer.py", lock, str(turns["host"]), "host"]
+    on_host = subprocess.run(command, cwd=host, timeout=8 * SLOW)
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    assert on_host.returncode == 0
+    versions = [int((host / f"file{number}").read_bytes().split()[0]) for number in range(4)]
+    assert sum(versions) == 2 * turns["qemu"] + 2 * turns["uml"] + turns["host"]
 
 
 @KINDS

@@ -125,7 +125,8 @@ def test_access_times_are_the_hosts_whatever_is_asked_for(place: Place, spare: A
     assert place.laboratory.run(f"stat -c %X /tmp/spare/{place.name}/file", ".").stdout == f"{10**9}\n"
 
 
-@pytest.mark.parametrize("options", ["nonsense", "rw,nonsense=1", "cache=none", "dax=always"])
+@pytest.mark.parametrize("options", ["nonsense", "rw,nonsense=1", "cache=none", "dax=always",
+                                     "context=system_u:object_r:tmp_t:s0"])
 def test_unknown_mount_options_fail_and_leave_the_device_usable(place: Place, spare: Any, options: str) -> None:
     script = f"mount -t virtiofs -o {options} spare /tmp/spare"
     result = place.laboratory.run(f"mkdir -p /tmp/spare; {script}", ".", check=False)

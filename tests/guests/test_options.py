@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from guest.boot import Kernel
-from tests.guests.conftest import GetPlace
+from tests.guests.conftest import GetPlace, needs
 from tests.guests.support import SLOW, USER, Place, Scene
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
@@ -50,6 +50,27 @@ def test_without_the_option_there_are_no_attributes(special: Place) -> None:
     os.close(os.open(special.host("bare") / "file", os.O_CREAT))
     assert "not supported" in special.fails("setfattr -n user.name -v value file", "bare")
     assert special.run("getfattr -d file; cp -a file copy; ls", "bare") == "copy\nfile\n"
+
+
+LABEL = "security.selinux"
+
+
+def test_new_files_have_the_label_that_the_guest_gives_them(scene: Scene) -> None:
+    """SELinux without a policy gives every file the same one."""
+    needs("qemu")
+    with_labels = scene.share("with", "--security-label", "--modcaps=+sys_admin", mount="/run/with", tell_tag=False)
+    without = scene.share("without", "--xattr", "--modcaps=+sys_admin", mount="/run/without", tell_tag=False)
+    guest = scene.guest(with_labels, without, kernel_arguments="lsm=selinux")
+    for tag in ("with", "without"):
+        guest.run("echo text >file; mkdir folder; ln -s nowhere link; mkfifo fifo; mknod device c 1 3; ln file second",
+                  folder=f"/run/{tag}", check=True)
+        host = scene.daemons[tag].share
+        assert len(list(host.iterdir())) == 6
+        for path in host.iterdir():
+            labels = [os.getxattr(path, name, follow_symlinks=False)
+                      for name in os.listxattr(path, follow_symlinks=False) if name == LABEL]
+            assert labels == ([b"unlabeled"] if tag == "with" else []), (path, labels)
+    assert (scene.daemons["with"].share / "file").read_text() == "text\n"
 
 
 # Ids
