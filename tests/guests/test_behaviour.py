@@ -52,12 +52,7 @@ def runs() -> list[Run]:
     return found
 
 
-KNOWN: Mapping[str, str] = {
-    "an_allocation_of_a_plain_user_takes_set_id_bits_away":
-        "FALLOCATE is done with all capabilities: the host leaves set-id bits on the file",
-    "an_append_only_file_can_be_appended_to":
-        "OPEN takes O_APPEND away, and an append-only file cannot be opened for writing without it",
-}
+KNOWN: Mapping[str, str] = {}
 """What is wrong in guests at present: the behaviour, and the reason."""
 
 
