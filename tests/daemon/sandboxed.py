@@ -80,7 +80,7 @@ class Sandboxed(Daemon):
 
 
 def probing() -> list[str]:
-    return [sys.executable, str(PROBE)]
+    return ["env", f"PYTHONPATH={REPOSITORY}", sys.executable, str(PROBE)]
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -46,20 +46,24 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def start(mode: str, tmp_path: pathlib.Path) -> Iterator[Start]:
-    """Starts a probed daemon in the mode, with further options. It is checked when the test is over."""
+    """Starts a probed daemon in the mode, with further options, and through another program where that is given.
+
+    It is checked when the test is over.
+    """
     if os.geteuid() != 0:
         pytest.skip("only root can make this sandbox, or become another user")
     started: list[Sandboxed] = []
     public = pathlib.Path(tempfile.mkdtemp())     # tests that begin meanwhile close the usual ones to others
     public.chmod(0o711)
 
-    def begin(*options: str) -> Sandboxed:
+    def begin(*options: str, through: Sequence[str] = ()) -> Sandboxed:
         if mode == "user":
             if not user_namespaces():
                 pytest.skip("users without rights can make no user namespaces here")
-            daemon = Sandboxed([*nobodys_python(), PROBE], nobodys_folder(public), options)
+            daemon = Sandboxed([*through, *nobodys_python(), PROBE], nobodys_folder(public), options)
         else:
-            daemon = Sandboxed(probing(), tmp_path / f"daemon{len(started)}", ["--sandbox", mode, *options])
+            daemon = Sandboxed([*through, *probing()], tmp_path / f"daemon{len(started)}",
+                               ["--sandbox", mode, *options])
         started.append(daemon)
         return daemon
 
@@ -95,12 +99,8 @@ def test_the_root_has_the_share_and_what_is_needed_of_proc(sandboxed: Sandboxed,
 
 def test_no_descriptor_leads_out(start: Start, tmp_path: pathlib.Path) -> None:
     """Whatever it was started with is closed. What is left: the log, the lock of the socket's path, and its own."""
-    leaks = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in ("/", tmp_path)]
-    for fd in leaks:
-        os.set_inheritable(fd, True)
-    daemon = start()
-    for fd in leaks:
-        os.close(fd)
+    (tmp_path / "input").touch()
+    daemon = start(through=["sh", "-c", f'exec <{tmp_path}/input 5</ 9<{tmp_path} "$@"', "sh"])
     found = daemon.ask("descriptors")
     log = re.escape(f"100000 {daemon.log_path}")
     allowed = [r"20000 /dev/null", log, re.escape(f"100000 {daemon.socket}.pid"), r"0 anon_inode:.*",
