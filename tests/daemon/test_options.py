@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from tests.conftest import program
+from frontend.device import VirtioFs
+from frontend.fuse import FuseClient
+from tests.conftest import StartDaemon, program
 from virtiofsd import __version__
 from virtiofsd.command_line import parse
 from virtiofsd.errors import OptionError
@@ -130,3 +132,48 @@ def test_a_path_that_no_socket_can_have_is_named(tmp_path: pathlib.Path) -> None
         why = "a socket's path has 107 bytes at most"
         assert complaint("--socket-path", path, *SHARE) == f"--socket-path {path}: {why}"
     assert parse(["--socket-path", "/" + "x" * 106, *SHARE])
+
+
+def test_migration_is_refused_with_its_reason_and_not_ignored() -> None:
+    for option in (option for option in OPTIONS if option.refused):
+        word = [] if option.parse is None else ["find-paths"]
+        assert complaint(*GOOD, option.name, *word) == f"{option.name}: live migration is not served yet"
+
+
+def test_a_cache_that_is_not_there_is_not_written_back_and_that_is_said() -> None:
+    for policy in ("never", "metadata"):
+        options = parse([*GOOD, "--writeback", "--cache", policy])
+        assert not isinstance(options, str)
+        assert not options.writeback
+        assert options.notes == [
+            f"--writeback has no effect with --cache {policy}: there is no cache to write back"]
+    options = parse([*GOOD, "--writeback", "--cache", "never", "--cache", "auto"])
+    assert not isinstance(options, str)
+    assert (options.writeback, options.notes) == (True, [])
+
+
+def test_words_may_be_in_capitals() -> None:
+    options = parse([*GOOD, "--cache=Never", "--log-level=WARN", "--sandbox=CHROOT", "--posix-acl=AUTO"])
+    assert not isinstance(options, str)
+    assert (options.cache, options.log_level, options.sandbox, options.posix_acl) == (
+        "never", (("virtiofsd", "warn"),), "chroot", "auto")
+
+
+def test_a_default_that_is_not_the_reference_daemon_s_has_a_reason() -> None:
+    """For the page that lists them: what differs is said of every option that the reference has, or that is implied."""
+    differing = {option.name for option in OPTIONS if option.differs}
+    assert {"--killpriv-v2", "--thread-pool-size"} <= differing
+    for option in OPTIONS:
+        if option.differs:
+            assert option.differs.reference
+            assert option.differs.reason
+            assert option.differs.reference != option.default_text
+
+
+def test_a_small_pool_is_made_large_enough_and_that_is_said(start_daemon: StartDaemon) -> None:
+    for size, said in (("1", True), ("0", False), ("64", False)):
+        daemon = start_daemon("--thread-pool-size", size)
+        with VirtioFs(daemon.socket) as device:
+            FuseClient(device).init()
+        assert ("4 are taken, so that small requests need not wait for slow ones" in daemon.log) == said
+        assert " INFO " in daemon.log
