@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import Any, NoReturn
 
-from virtiofsd import __version__, idmap, service_manager
+from virtiofsd import __version__, idmap
 from virtiofsd.errors import OptionError, shown
 from virtiofsd.options import BY_NAME, GROUPS, INFORMATION, NOFILE_LEAST, OPTIONS, Option
 
@@ -142,6 +142,8 @@ def check(values: argparse.Namespace) -> None:
 def check_socket(values: argparse.Namespace) -> None:
     """Where to listen; a socket that a service manager hands over is taken where nothing else is said."""
     if values.socket_path is None and values.fd is None:
+        from virtiofsd import service_manager
+
         try:
             values.fd = service_manager.socket_handed_over()
         except ValueError as error:

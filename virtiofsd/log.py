@@ -6,7 +6,6 @@ Each module logs under its own name, and its level can be set by that name.
 import contextlib
 import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +20,7 @@ LEVELS = {
 }
 TRACE = LEVELS["trace"]
 ROOT = "virtiofsd"
-SYSLOG = "/dev/log"
 SEVERITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # syslog(3); all below is 7
-FACILITY_USER = 1
 # How many lines alike are logged: what a front-end does wrong it can do a million times a second.
 BURST, PER_SECOND = 100, 1.0
 ASKED_FOR = {"asked_for": True}  # `extra` of a line that somebody waits for
@@ -59,48 +56,6 @@ class ForJournal(Lines):
 
     def format(self, record: logging.LogRecord) -> str:
         return f"<{severity(record.levelno)}>{super().format(record)}"
-
-
-class Syslog(logging.Handler):
-    """The socket of the syslog daemon. Opened before there is a sandbox, in which it could not be found."""
-
-    def __init__(self) -> None:
-        """OSError where there is no syslog daemon."""
-        super().__init__()
-        self.pid = os.getpid()  # as others see it: in a sandbox it has another
-        self.socket = self._connected()
-
-    @staticmethod
-    def _connected() -> socket.socket:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            made.connect(SYSLOG)
-        except OSError:
-            made.close()
-            raise
-        return made
-
-    def reopen(self) -> None:
-        """After the syslog daemon was started anew; the old connection is kept where there is no other."""
-        with contextlib.suppress(OSError):
-            made = self._connected()
-            self.socket.close()
-            self.socket = made
-
-    def emit(self, record: logging.LogRecord) -> None:
-        priority = FACILITY_USER << 3 | severity(record.levelno)
-        head = f"<{priority}>{time.strftime('%b %e %H:%M:%S')} {ROOT}[{self.pid}]: "
-        line = (head + self.format(record)).encode(errors="backslashreplace")
-        try:
-            self.socket.send(line)
-        except OSError:
-            self.reopen()
-            with contextlib.suppress(OSError):
-                self.socket.send(line)
-
-    def close(self) -> None:
-        self.socket.close()
-        super().close()
 
 
 class Alike:
@@ -159,6 +114,8 @@ def set_up(levels: Sequence[tuple[str, str]], *, syslog: bool = False) -> None:
     handler.setFormatter(ForJournal("%(name)s: %(message)s") if goes_to_journal() else for_people())
     missing: OSError | None = None
     if syslog:
+        from virtiofsd.syslog import Syslog
+
         try:
             handler = Syslog()
             handler.setFormatter(Lines("%(name)s: %(message)s"))
@@ -173,15 +130,15 @@ def set_up(levels: Sequence[tuple[str, str]], *, syslog: bool = False) -> None:
     for name, level in levels:
         logging.getLogger(name).setLevel(LEVELS[level])
     if missing:
-        log.warning("--syslog: %s: %s; standard error is used", SYSLOG, missing.strerror)
+        log.warning("--syslog: %s: %s; standard error is used", missing.filename, missing.strerror)
 
 
 def descriptors() -> frozenset[int]:
     """What the log needs besides standard error."""
-    return frozenset(handler.socket.fileno() for handler in log.handlers if isinstance(handler, Syslog))
+    return frozenset(handler.fileno() for handler in log.handlers if hasattr(handler, "fileno"))
 
 
 def reopen() -> None:
     for handler in log.handlers:
-        if isinstance(handler, Syslog):
+        if hasattr(handler, "reopen"):
             handler.reopen()

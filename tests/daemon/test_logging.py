@@ -133,8 +133,8 @@ def test_a_stream_that_only_a_parent_had_from_the_journal_is_none(tmp_path: path
 
 SYSLOG = """
 import sys
-from virtiofsd import cli, log
-log.SYSLOG = sys.argv.pop(1)
+from virtiofsd import cli, syslog
+syslog.SYSLOG = sys.argv.pop(1)
 sys.exit(cli.main())
 """
 
