@@ -17,7 +17,7 @@ import pytest
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
 from tests.conftest import StartDaemon, program
-from tests.filesystem.support import Guest, Mounts, connected, session
+from tests.filesystem.support import WITH_HANDLES, Guest, Mounts, connected, session
 from tests.running import BAD_LINE, SECONDS, Daemon
 
 Connect = Callable[..., Guest]
@@ -142,9 +142,9 @@ def connect(start_daemon: StartDaemon) -> Iterator[Connect]:
         yield connect
 
 
-@pytest.fixture(params=["ext4", "tmpfs"])
+@pytest.fixture(params=WITH_HANDLES)
 def file_system(request: pytest.FixtureRequest, mounts: Mounts) -> pathlib.Path:
     """An empty directory on a file system of its own, of one kind after the other."""
-    folder = (mounts.ext4() if request.param == "ext4" else mounts.tmpfs()) / "share"
+    folder = mounts.of(request.param) / "share"
     folder.mkdir()
     return folder

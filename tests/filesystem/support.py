@@ -5,6 +5,7 @@ import ctypes
 import errno
 import os
 import pathlib
+import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -156,6 +157,11 @@ def access_list(*entries: tuple[int, int, int]) -> bytes:
     return U32.pack(2) + b"".join(struct.pack("=HHI", *entry) for entry in entries)
 
 
+# Where files can be opened by handle, and where they cannot, or where nobody can rely on it.
+WITH_HANDLES = ("ext4", "old_ext4", "xfs", "btrfs", "tmpfs")
+FILE_SYSTEMS = (*WITH_HANDLES, "overlay", "fuse")
+
+
 class Mounts:
     """File systems of the test's own. Each test that needs one it may not have is skipped."""
 
@@ -174,9 +180,10 @@ class Mounts:
     def tmpfs(self, at: pathlib.Path | None = None, options: str = "size=256m") -> pathlib.Path:
         return self.mount(at or self.folder / "tmpfs", "-t", "tmpfs", "-o", options, "tmpfs")
 
-    def image(self, kind: str, mib: int, *options: str) -> pathlib.Path:
-        """A new file system of this kind in a file."""
-        file = self.folder / f"{kind}.img"
+    def image(self, kind: str, mib: int, *options: str, name: str = "") -> pathlib.Path:
+        """A new file system of this kind in a file beside it."""
+        name = name or kind
+        file = self.folder / f"{name}.img"
         file.touch()
         os.truncate(file, mib << 20)
         try:
@@ -185,10 +192,39 @@ class Mounts:
             pytest.skip(f"there is no mkfs.{kind}")
         if result.returncode:
             pytest.skip(f"cannot make a file system: {result.stderr.strip()}")
-        return self.mount(self.folder / kind, "-o", "loop", file)
+        return self.mount(self.folder / name, "-o", "loop", file)
 
     def ext4(self, mib: int = 64, *options: str) -> pathlib.Path:
         return self.image("ext4", mib, "-E", "lazy_itable_init=1,lazy_journal_init=1", *options)
+
+    def old_ext4(self) -> pathlib.Path:
+        """With inodes as small as they once were: no times of birth, and all times in whole seconds."""
+        return self.image("ext4", 64, "-I", "128", name="old_ext4")
+
+    def xfs(self) -> pathlib.Path:
+        return self.image("xfs", 320)
+
+    def btrfs(self) -> pathlib.Path:
+        return self.image("btrfs", 128)
+
+    def fuse(self) -> pathlib.Path:
+        """A directory of the host's by way of a FUSE server, which knows nothing of file handles."""
+        behind, at = self.folder / "behind-fuse", self.folder / "fuse"
+        for folder in (behind, at):
+            folder.mkdir()
+        if not shutil.which("bindfs"):
+            pytest.skip("there is no bindfs to mount a FUSE file system with")
+        command = ["bindfs", "-o", "attr_timeout=0,entry_timeout=0", str(behind), str(at)]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            pytest.skip(f"cannot mount: {result.stderr.strip()}")
+        self.mounted.append(at)
+        return at
+
+    def of(self, kind: str) -> pathlib.Path:
+        """A new file system of a kind in FILE_SYSTEMS."""
+        made: pathlib.Path = getattr(self, kind)()
+        return made
 
     def bind(self, source: pathlib.Path, at: pathlib.Path) -> pathlib.Path:
         if source.is_dir():
