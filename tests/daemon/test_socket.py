@@ -5,6 +5,7 @@ import fcntl
 import grp
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import stat
@@ -357,6 +358,22 @@ def test_a_socket_of_socket_activation_is_served(place: pathlib.Path, more: list
         daemon.communicate(timeout=SECONDS)
         assert daemon.returncode == 0
         assert place.exists()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="there is no systemd")
+@pytest.mark.parametrize("more", [[], ["--fd", "3", "--no-announce-submounts"]], ids=["", "as vmspawn has it"])
+def test_systemd_starts_a_daemon_for_the_front_end_that_connects(place: pathlib.Path, more: list[str]) -> None:
+    command = [*program(), "--shared-dir", str(place.parent / "share"), "--xattr", "--sandbox", "none", *more]
+    activator = subprocess.Popen(["systemd-socket-activate", "--listen", str(place), "--setenv=PATH",
+                                  shutil.which(command[0]) or command[0], *command[1:]], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(place.exists, "the socket")
+        with VirtioFs(place) as device:
+            FuseClient(device).init()
+        assert activator.wait(SECONDS) == 0
+    finally:
+        activator.kill()
+        activator.wait()
 
 
 def test_sockets_that_are_somebody_else_s_or_too_many_are_not_taken(place: pathlib.Path) -> None:
