@@ -105,16 +105,9 @@ def main() -> None:
             sys.exit(f"demo: {share} must be a directory, without {PLAY}")
         kernel(), busybox()  # which tell what they download, the first time
         socket = folder / "socket"
-        options: list[str | Path] = [
-            "--socket-path",
-            socket,
-            "--shared-dir",
-            share,
-            "--tag",
-            "myfs",
-            "--sandbox",
-            "none",
-        ]
+        # The guest is to see at once what this machine changes, and the machine may be a container without namespaces.
+        options: list[str | Path] = ["--socket-path", socket, "--shared-dir", share, "--tag", "myfs",
+                                     "--attr-timeout", "0", "--sandbox", "none"]
         with step(f"{daemon} shares {share}"):
             process = Process([daemon, *options], folder / "log")
             stack.callback(process.end, 5)
