@@ -1,5 +1,6 @@
 """Daemons in sandboxes, which a test looks at from outside and, by sandbox_probe.py, from inside."""
 
+import contextlib
 import functools
 import json
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -100,6 +101,14 @@ def nobodys_python() -> tuple[str, ...]:
         if check.returncode == 0:
             return words
     pytest.skip("a user without rights cannot run the daemon here: it lies where only others can read it")
+
+
+@contextlib.contextmanager
+def public_folder() -> Iterator[pathlib.Path]:
+    """One that others can enter: the usual ones are closed to them by each run of tests that begins."""
+    with tempfile.TemporaryDirectory() as name:
+        pathlib.Path(name).chmod(0o711)
+        yield pathlib.Path(name)
 
 
 def nobodys_folder(parent: pathlib.Path) -> pathlib.Path:

@@ -4,12 +4,10 @@ import ctypes
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,6 +22,7 @@ from tests.daemon.sandboxed import (
     nobodys_folder,
     nobodys_python,
     probing,
+    public_folder,
     user_namespaces,
 )
 from tests.daemon.support import answered, ask, wait_until
@@ -53,8 +52,6 @@ def start(mode: str, tmp_path: pathlib.Path) -> Iterator[Start]:
     if os.geteuid() != 0:
         pytest.skip("only root can make this sandbox, or become another user")
     started: list[Sandboxed] = []
-    public = pathlib.Path(tempfile.mkdtemp())     # tests that begin meanwhile close the usual ones to others
-    public.chmod(0o711)
 
     def begin(*options: str, through: Sequence[str] = ()) -> Sandboxed:
         if mode == "user":
@@ -67,9 +64,9 @@ def start(mode: str, tmp_path: pathlib.Path) -> Iterator[Start]:
         started.append(daemon)
         return daemon
 
-    yield begin
-    problems = [problem for daemon in started for problem in daemon.finish()]
-    shutil.rmtree(public)
+    with public_folder() as public:
+        yield begin
+        problems = [problem for daemon in started for problem in daemon.finish()]
     if problems:
         pytest.fail("\n".join(problems))
 
