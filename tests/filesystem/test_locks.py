@@ -199,6 +199,82 @@ def test_stopping_the_device_cuts_waits_short(guest: Guest, file: tuple[int, int
         fuse.setlk(*file, OTHER, WRITE)     # the locks themselves are still there
 
 
+# Very many waits
+
+MANY = 1000
+
+
+@pytest.fixture
+def crowded(connect: Connect) -> tuple[Guest, tuple[int, int], list[Ticket]]:
+    """A guest whose one owner has a lock, and a thousand others wait for it."""
+    guest = connect("--posix-lock", "--flock", num_queues=2, queue_size=1024, memory_mib=128)
+    (guest.share / "file").write_bytes(b"x" * 1000)
+    node = guest.fuse.lookup(ROOT, "file").nodeid
+    file = node, guest.fuse.open(node, os.O_RDWR).fh
+    guest.fuse.setlk(*file, ONE, WRITE)
+    return guest, file, [waiting(guest.fuse, file, OTHER + number) for number in range(MANY)]
+
+
+def test_a_thousand_waits_hold_nobody_up(crowded: tuple[Guest, tuple[int, int], list[Ticket]]) -> None:
+    """Their own queue goes on, too, and none of them is answered meanwhile."""
+    guest, file, tickets = crowded
+    guest.daemon.wait_for(lock_waits=MANY)
+    for queue in (1, 2):
+        for _ in range(100):
+            assert guest.fuse.read(*file, 0, 4096, queue=queue) == b"x" * 1000
+            assert guest.fuse.getattr(file[0], queue=queue).attr_size == 1000
+            guest.fuse.lookup(ROOT, "file", queue=queue)
+    assert guest.daemon.statistics()["lock_waits"] == MANY
+    assert all(ticket.used_len is None for ticket in tickets)
+    guest.fuse.init()
+    ended(guest, tickets)
+
+
+def ended(guest: Guest, tickets: list[Ticket]) -> None:
+    """All waits are answered and over, and so are the locks."""
+    assert {error_of(guest.fuse.complete(ticket)) for ticket in tickets} <= {"EINTR", ""}
+    assert all(ticket.used_len for ticket in tickets)
+    guest.daemon.wait_for(lock_waits=0)
+
+
+def each_flushes(guest: Guest, file: tuple[int, int]) -> None:
+    for number in range(MANY):
+        guest.fuse.flush(*file, lock_owner=OTHER + number)
+
+
+def each_releases(guest: Guest, file: tuple[int, int]) -> None:
+    """Another handle each time, as they all came by one that stays open."""
+    for number in range(MANY):
+        fh = guest.fuse.open(file[0], os.O_RDWR).fh
+        guest.fuse.release(file[0], fh, release_flags=FUSE_RELEASE_FLUSH, lock_owner=OTHER + number)
+
+
+def rings_stop(guest: Guest, _: tuple[int, int]) -> None:
+    guest.device.stop()
+    guest.device.start()
+
+
+CROWD_ENDS: dict[str, Callable[[Guest, tuple[int, int]], object]] = {
+    "FLUSH": each_flushes,
+    "RELEASE": each_releases,
+    "DESTROY": lambda guest, _: guest.fuse.destroy(),
+    "INIT": lambda guest, _: guest.fuse.init(),
+    "the stop of their ring": rings_stop,
+}
+
+
+@pytest.mark.parametrize("end", CROWD_ENDS.values(), ids=CROWD_ENDS)
+def test_a_thousand_waits_end_with_what_they_hang_on(crowded: tuple[Guest, tuple[int, int], list[Ticket]],
+                                                     end: Callable[[Guest, tuple[int, int]], object]) -> None:
+    guest, file, tickets = crowded
+    guest.daemon.wait_for(lock_waits=MANY)
+    end(guest, file)
+    ended(guest, tickets)
+    guest.fuse.init()
+    guest.daemon.wait_for(lock_owners=0)
+    assert host_lock(guest.share / "file", WRITE)
+
+
 @pytest.mark.parametrize("kind, start, end", [(3, 0, END), (0xffffffff, 0, END), (WRITE, 10, 9), (WRITE, 0, 1 << 63),
                                               (WRITE, (1 << 64) - 1, (1 << 64) - 1), (WRITE, 1 << 63, (1 << 64) - 1)])
 def test_locks_that_are_none_are_refused(guest: Guest, file: tuple[int, int], kind: int, start: int, end: int) -> None:
@@ -218,7 +294,7 @@ def test_there_is_a_bound_on_waits(connect: Connect) -> None:
     guest.fuse.setlk(*file, ONE, WRITE)
     body = [guest.fuse.lock_body(file[1], OTHER + number, WRITE, 0, END, 1, False) for number in range(8)]
     tickets = [guest.fuse.submit(Opcode.SETLKW, node, body[number]) for number in range(8)]
-    failed = []
+    failed: list[Ticket] = []
     while len(failed) < 3:
         failed += guest.fuse.returned(1)
     assert {error_of(guest.fuse.reply(ticket)) for ticket in failed} == {"ENOLCK"}

@@ -1,6 +1,8 @@
 """Open files: READ, WRITE and what else is done by a handle."""
 
+import ctypes
 import errno
+import mmap
 import os
 import pathlib
 import random
@@ -8,6 +10,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Callable
+from typing import BinaryIO
 
 import pytest
 
@@ -18,7 +21,7 @@ from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT, Guest, Mounts, during, error_of, needs_root, refused
 from tests.running import Daemon
 
-MIB = 1 << 20
+MIB, PAGE = 1 << 20, mmap.PAGESIZE
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE_RANGE, FALLOC_ZERO_RANGE = 1, 2, 8, 0x10
 HEADER, READ_ARGS, WRITE_ARGS, REPLY = abi.IN_HEADER.size, abi.READ_IN.size, abi.WRITE_IN.size, abi.OUT_HEADER.size
 
@@ -676,6 +679,39 @@ def test_files_of_which_the_host_has_only_parts_in_memory_are_read_whole(connect
             # A second reader at the same place, and one at the end.
             assert guest.fuse.read(*file, offset, 5) == content[offset:offset + 5]
             assert guest.fuse.read(*file, 4 * MIB - 3, 4096) == content[-3:]
+
+
+def in_memory(file: BinaryIO) -> list[bool]:
+    """Which pages of a file the host has in its memory."""
+    pages = os.fstat(file.fileno()).st_size // PAGE
+    found = ctypes.create_string_buffer(pages)
+    with mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE) as mapped:
+        address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(mapped)), found) == 0
+    return [bool(byte & 1) for byte in found.raw]
+
+
+@needs_root
+@pytest.mark.parametrize("extent", [PAGE, 4 * PAGE, 16 * PAGE, MIB // 4])
+def test_files_of_which_every_second_extent_is_in_memory_are_read_whole(connect: Connect, mounts: Mounts,
+                                                                       extent: int) -> None:
+    """A READ that may not wait gets what comes before the first gap: that is neither its end nor the file's."""
+    guest = connect(share=mounts.ext4(), queue_size=512)
+    content = os.urandom(2 * MIB)
+    (guest.share / "file").write_bytes(content)
+    file = opened(guest.fuse, "file")
+    for first in (0, extent):
+        with (guest.share / "file").open("rb") as host:
+            os.fsync(host.fileno())
+            os.posix_fadvise(host.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(host.fileno(), 0, 0, os.POSIX_FADV_RANDOM)     # nothing is read ahead
+            for offset in range(first, 2 * MIB, 2 * extent):
+                os.pread(host.fileno(), extent, offset)
+            there = in_memory(host)
+        pages = extent // PAGE
+        assert there == [(number // pages % 2 == 0) == (first == 0) for number in range(2 * MIB // PAGE)]
+        assert guest.fuse.read(*file, 0, MIB) == content[:MIB]
+        assert guest.fuse.read(*file, MIB, MIB) == content[MIB:]
 
 
 # Full disks
