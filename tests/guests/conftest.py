@@ -76,7 +76,8 @@ def file_systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         below.mkdir()
         at = folder / "fuse"
         at.mkdir()
-        if not shutil.which("bindfs") or subprocess.run(["bindfs", "-o", "allow_other,dev,suid", below, at]).returncode:
+        options = "allow_other,dev,suid,attr_timeout=0,entry_timeout=0"
+        if not shutil.which("bindfs") or subprocess.run(["bindfs", "-o", options, below, at]).returncode:
             at.rmdir()
             pytest.skip("there is no bindfs")
         mounts.mounted.append(at)

@@ -217,6 +217,7 @@ LABORATORIES: Mapping[str, Mapping[str, Sequence[str]]] = {
         "bare": ("--no-readdirplus", "--no-killpriv-v2"),
         "nameless": ("--inode-file-handles=mandatory", "--rlimit-nofile=300"),
         "named": ("--inode-file-handles=never", "--rlimit-nofile=300"),
+        "unhandled": ("--inode-file-handles=never",),
     },
     "backing": dict.fromkeys(("ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuse"), RICH),
 }

@@ -18,7 +18,7 @@ from tests.running import BAD_LINE
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600),
               pytest.mark.skipif(not ROOT, reason="the callers run as root, or become somebody else")]
-NAMES = [name for name in CALLERS if not CALLERS[name].fakes_root]      # which test_command_lines.py says why
+NAMES = list(CALLERS)
 
 
 @pytest.fixture
