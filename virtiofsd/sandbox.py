@@ -237,13 +237,17 @@ def own_proc() -> int:
     return os.open(FD, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def enter_chroot(root_fd: int, proc_fd: int, path: str) -> tuple[int, int]:
+def enter_chroot(root_fd: int, path: str) -> tuple[int, int]:
     """The shared directory becomes the root. Descriptors as of enter_new_root."""
+    proc_fd = -1
     if process.capabilities()[0] & capabilities.bit("sys_admin"):
-        # From the usual /proc/self/fd a way leads up and out.
+        # From the usual /proc/self/fd a way leads up and out. But root of a user namespace without processes of its
+        # own, as mkosi makes one, may not mount /proc.
         process.enter_namespaces("mount")
-        with empty_root(path):
+        with contextlib.suppress(PermissionError), empty_root(path):
             proc_fd = own_proc()
+    if proc_fd < 0:
+        proc_fd = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # and not that of the parent
     os.fchdir(root_fd)
     os.chroot(".")
     return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), proc_fd
@@ -324,7 +328,7 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
             root_fd, proc_fd = enter_new_root(root_fd, options.shared_dir)
         elif options.sandbox == "chroot":
             fork_inside(outside)
-            root_fd, proc_fd = enter_chroot(root_fd, proc_fd, options.shared_dir)
+            root_fd, proc_fd = enter_chroot(root_fd, options.shared_dir)
         for fd in before - {root_fd, proc_fd}:
             os.close(fd)
         return Inside(root_fd, proc_fd, give_up_privileges(options))

@@ -47,6 +47,7 @@ class Caller(NamedTuple):
     environment: tuple[tuple[str, str], ...] = ()
     relative: bool = False  # the socket's path is relative to the working directory
     share: str = "a share"
+    prefix: tuple[str, ...] = ()
 
 
 def libvirt_old(place: Place) -> list[str]:
@@ -131,6 +132,10 @@ def mkosi(place: Place) -> list[str]:
             f"--inode-file-handles={'never' if place.user else 'prefer'}", "--fd", str(place.fd)]
 
 
+def container(place: Place) -> list[str]:
+    return [f"--socket-path={place.socket}", f"--shared-dir={place.share}", "--sandbox=chroot"]
+
+
 def vmspawn(place: Place) -> list[str]:
     return ["--shared-dir", str(place.share), "--xattr", "--fd", str(place.fd), "--no-announce-submounts"]
 
@@ -158,6 +163,8 @@ CALLERS = {
     "microvm.nix": Caller(microvm_nix),
     "mkosi": Caller(mkosi, hands_over=True),
     "mkosi as a plain user": Caller(mkosi, hands_over=True, plain=True, fakes_root=True),
+    # As root, but without the right to make namespaces or to mount.
+    "in a container": Caller(container, prefix=("setpriv", "--bounding-set", "-sys_admin")),
     "systemd-vmspawn": Caller(vmspawn, hands_over=True, environment=(("LISTEN_FDS", "1"), ("LISTEN_PID", "1"))),
     "proxmox": Caller(proxmox, hands_over=True),
 }
@@ -233,7 +240,7 @@ def started_by(caller: Caller, folder: pathlib.Path) -> Iterator[tuple[Place, su
         place = Place(share, pathlib.Path("socket") if caller.relative else path, fd, user)
         with (folder / "log").open("wb") as log:
             daemon = subprocess.Popen(
-                [*run_by(user, caller.fakes_root), *caller.words(place)], stdin=subprocess.DEVNULL, stdout=log,
+                [*caller.prefix, *run_by(user, caller.fakes_root), *caller.words(place)], stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, pass_fds=[fd] if caller.hands_over else [], env=environment(caller), cwd=folder)
         try:
             yield place._replace(socket=path), daemon

@@ -28,9 +28,7 @@ def folder() -> Iterator[pathlib.Path]:
 
 
 @pytest.mark.skipif(not ROOT, reason="these callers run as root, or become somebody else")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xfail(
-    strict=True, reason="with --sandbox chroot /proc is mounted, which a user namespace without a pid namespace forbids"
-)) if CALLERS[name].fakes_root else name for name in CALLERS])
+@pytest.mark.parametrize("name", CALLERS)
 def test_a_caller_gets_a_share(name: str, folder: pathlib.Path) -> None:
     caller = CALLERS[name]
     with started_by(caller, folder) as (place, daemon):
