@@ -240,8 +240,9 @@ def started_by(caller: Caller, folder: pathlib.Path) -> Iterator[tuple[Place, su
         place = Place(share, pathlib.Path("socket") if caller.relative else path, fd, user)
         with (folder / "log").open("wb") as log:
             daemon = subprocess.Popen(
-                [*caller.prefix, *run_by(user, caller.fakes_root), *caller.words(place)], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, pass_fds=[fd] if caller.hands_over else [], env=environment(caller), cwd=folder)
+                [*caller.prefix, *run_by(user, caller.fakes_root), *caller.words(place)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[fd] if caller.hands_over else [],
+                env=environment(caller), cwd=folder)
         try:
             yield place._replace(socket=path), daemon
         finally:
