@@ -13,6 +13,9 @@ from posix.time cimport CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime,
 
 from frontend import operations
 
+cdef extern from "<time.h>" nogil:   # where the names of posix.time are; not each Python.h includes it
+    pass
+
 cdef extern from "<fcntl.h>" nogil:
     enum:
         AT_EMPTY_PATH

@@ -17,6 +17,9 @@ from frontend.ring cimport (
 from virtiofsd._ring.atomics cimport cpu_relax, load_relaxed32, store_relaxed32
 from virtiofsd._ring.fuse_abi cimport fuse_in_header, fuse_out_header
 
+cdef extern from "<time.h>" nogil:   # where the names of posix.time are; not each Python.h includes it
+    pass
+
 cdef enum:
     PAGE = 4096
     NO_CHECK = 0
