@@ -223,16 +223,22 @@ def own_proc() -> int:
     `exe` would lead to Python's own file.
     """
     os.mkdir(PROC)
-    process.mount_proc(PROC)
+    # A container that hides parts of /proc forbids another one. In its own, threads have other numbers than they know
+    # themselves by, so that nothing is learnt of how busy they are.
+    mounted = False
+    with contextlib.suppress(PermissionError):
+        process.mount_proc(PROC)
+        mounted = True
     for name in (FD, TASK):
         os.mkdir(name)
-        folder = os.open(f"{PROC}/self/{name}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(f"{PROC if mounted else '/proc'}/self/{name}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts = process.clone_mounts(folder)
         os.close(folder)
         process.attach_mounts(mounts, name)
         os.close(mounts)
     process.remount_readonly(TASK, symlinks=False)
-    process.unmount(PROC)
+    if mounted:
+        process.unmount(PROC)
     os.rmdir(PROC)
     return os.open(FD, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 

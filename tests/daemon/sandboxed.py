@@ -85,16 +85,17 @@ def probing() -> list[str]:
 
 
 @functools.cache
-def nobodys_python() -> tuple[str, ...]:
+def nobodys_python(bounded: bool = True) -> tuple[str, ...]:
     """An interpreter that a user without rights can run, with what the daemon needs; such a user's words before it.
 
-    That of the tests may lie where only root can read it.
+    That of the tests may lie where only root can read it. Unless it is `bounded`, programs with more rights can be
+    started.
     """
     if not shutil.which("setpriv"):
         pytest.skip("there is no setpriv to start a daemon as another user with")
     paths = os.pathsep.join((str(REPOSITORY), *site.getsitepackages()))
     other_user = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--inh-caps", "-all",
-                  "--bounding-set", "-all", "--ambient-caps", "-all")
+                  "--ambient-caps", "-all", *(("--bounding-set", "-all") if bounded else ()))
     for interpreter in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         words = (*other_user, "env", "HOME=/", f"PYTHONPATH={paths}", interpreter)
         check = subprocess.run([*words, "-c", "import uvloop, virtiofsd._ring.device"], capture_output=True)

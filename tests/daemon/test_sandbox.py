@@ -1,9 +1,11 @@
 """The sandbox, from inside: what code that has taken the daemon over could reach; and from outside: two processes."""
 
+import contextlib
 import ctypes
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -45,7 +47,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def start(mode: str, tmp_path: pathlib.Path) -> Iterator[Start]:
-    """Starts a probed daemon in the mode, with further options, and through another program where that is given.
+    """Starts a probed daemon in the mode, with further options, through another program where that is given.
 
     It is checked when the test is over.
     """
@@ -53,11 +55,11 @@ def start(mode: str, tmp_path: pathlib.Path) -> Iterator[Start]:
         pytest.skip("only root can make this sandbox, or become another user")
     started: list[Sandboxed] = []
 
-    def begin(*options: str, through: Sequence[str] = ()) -> Sandboxed:
+    def begin(*options: str, through: Sequence[str] = (), bounded: bool = True) -> Sandboxed:
         if mode == "user":
             if not user_namespaces():
                 pytest.skip("users without rights can make no user namespaces here")
-            daemon = Sandboxed([*through, *nobodys_python(), PROBE], nobodys_folder(public), options)
+            daemon = Sandboxed([*through, *nobodys_python(bounded), PROBE], nobodys_folder(public), options)
         else:
             daemon = Sandboxed([*through, *probing()], tmp_path / f"daemon{len(started)}",
                                ["--sandbox", mode, *options])
@@ -140,6 +142,21 @@ def handle_of(path: pathlib.Path) -> tuple[int, bytes]:
     if libc.name_to_handle_at(-100, os.fsencode(path), data, ctypes.byref(mount_id), 0):
         pytest.skip(f"this file system has no file handles: {os.strerror(ctypes.get_errno())}")
     return size[1], bytes(data[8:8 + size[0]])
+
+
+@pytest.mark.parametrize("mode", ["user"], indirect=True)
+def test_a_container_that_hides_parts_of_proc_is_no_hindrance(start: Start) -> None:
+    """There nobody may mount another /proc."""
+    daemon = start(through=["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /proc/sys && exec "$@"', "sh"])
+    assert daemon.ask("ways_out", targets=["/etc/passwd"]) == {}
+    assert list(daemon.ask("listing").values()) == [["fd", "share", "task"]] * 3
+    with VirtioFs(daemon.socket) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        entry, opened = fuse.create(1, "file")
+        fuse.setattr(entry.nodeid, mode=0o600)
+        fuse.release(entry.nodeid, fuse.open(entry.nodeid).fh)
+        fuse.release(entry.nodeid, opened.fh)
 
 
 # Network, and other processes
@@ -227,6 +244,52 @@ def test_the_process_outside_keeps_nearly_nothing(sandboxed: Sandboxed) -> None:
     wanted = capabilities.bit("kill") | capabilities.bit("dac_override")
     assert f"CapEff:\t{wanted:016x}" in status
     assert f"CapPrm:\t{wanted:016x}" in status
+
+
+def subordinate_ids() -> tuple[str, str]:
+    """The options for ranges of ids that the user without rights may use, as root's in the sandbox and others."""
+    found = []
+    for file in ("/etc/subuid", "/etc/subgid"):
+        with contextlib.suppress(FileNotFoundError, StopIteration):
+            line = next(line for line in pathlib.Path(file).read_text().split() if line.startswith("nobody:"))
+            found.append(":0:{}:{}:".format(*line.split(":")[1:]))
+    if len(found) < 2 or not shutil.which("newuidmap"):
+        pytest.skip("there is no newuidmap, or no range of ids for nobody in /etc/subuid and /etc/subgid")
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("mode", ["user"], indirect=True)
+def test_a_user_with_a_range_of_ids_is_root_of_it(start: Start) -> None:
+    uids, gids = subordinate_ids()
+    first = int(uids.split(":")[2])
+    daemon = start("--uid-map", uids, "--gid-map", gids, "--keep-listening", bounded=False)
+    daemon.share.chmod(0o777)
+    daemon.share.parent.chmod(0o711)
+    found = daemon.ask("privileges")
+    assert (found["effective"], found["bounding"], found["ids"]) == (USUAL, USUAL, [0] * 6)
+    with VirtioFs(daemon.socket) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        for uid in (0, 1000):
+            fuse.mkdir(1, f"of-{uid}", uid=uid, gid=uid)
+    assert [(daemon.share / f"of-{uid}").stat().st_uid - first for uid in (0, 1000)] == [0, 1000]
+    # The process outside is still the user's, and the child another's: it can signal it all the same, and clean up.
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(SECONDS) == 0
+    assert not daemon.socket.exists()
+
+
+@pytest.mark.parametrize("mode", ["user"], indirect=True)
+def test_ids_that_a_user_may_not_use_are_refused(mode: str) -> None:  # noqa: ARG001
+    subordinate_ids()
+    with public_folder() as public:
+        folder = nobodys_folder(public)
+        result = subprocess.run([*nobodys_python(bounded=False), "-m", "virtiofsd", "--socket-path", folder / "socket",
+                                 "--shared-dir", folder / "share", "--uid-map", ":0:1:10:"],
+                                capture_output=True, text=True)
+        assert result.returncode == 1
+        assert result.stderr.startswith("virtiofsd: newuidmap 0 1 10: ")
+        assert not (folder / "socket").exists()
 
 
 # Forbidden system calls
