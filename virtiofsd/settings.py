@@ -33,7 +33,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
                or options.security_label != "never"),
         posix_acl=options.posix_acl,
         security_label=options.security_label,
-        killpriv_v2=options.killpriv_v2 and not options.override_stat,  # in the attribute the host clears no set-id bits
+        killpriv_v2=options.killpriv_v2 and not options.override_stat,  # the host clears no bits of the attribute
         idmapped_mounts=options.idmapped_mounts,
         posix_lock=options.posix_lock,
         flock=options.flock,
