@@ -100,6 +100,22 @@ sys.exit(cli.main())
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("level", "lines"), [("off", 0), ("error", 1), ("trace", 2)])
+def test_the_event_loop_logs_as_the_daemon_does(level: str, lines: int) -> None:
+    code = f"""
+import logging
+from virtiofsd import log
+log.set_up((("virtiofsd", "{level}"),))
+loop = logging.getLogger("asyncio")
+loop.error("an error of\\nthe loop")
+loop.warning("a warning")
+loop.info("nothing of interest")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert len(result.stderr.splitlines()) == lines
+    assert lines == 0 or r" ERROR asyncio] an error of\nthe loop" in result.stderr
+
+
 # The journal
 
 def run_with_journal(tmp_path: pathlib.Path, *, truly: bool) -> str:

@@ -119,6 +119,8 @@ def test_options_that_are_missing_or_exclude_each_other_are_named() -> None:
     assert complaint(*SHARE) == "one of --socket-path and --fd is needed"
     assert complaint(*GOOD, "--fd", "3") == "--socket-path and --fd exclude each other"
     assert complaint("--fd", "3") == "--shared-dir is needed"
+    assert complaint("--fd", "3", *SHARE, "--socket-group", "kvm") == "--socket-group is for a socket that " \
+        "--socket-path makes"
     assert "--socket-path" in complaint("--socket-path", "", *SHARE)
     assert "--tag" in complaint(*GOOD, "--tag")
     assert "--bogus" in complaint(*GOOD, "--bogus")
