@@ -1,18 +1,30 @@
 """Nothing outside the share is ever read, created or changed, whatever the guest asks for and the host moves."""
 
 import errno
+import itertools
 import os
 import pathlib
 import stat
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from frontend.fuse import FuseClient, FuseError
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, as_guest, as_host, during, needs_root, refused, rename_exchange, tree
+from tests.filesystem.support import (
+    ROOT,
+    Mounts,
+    as_guest,
+    as_host,
+    during,
+    needs_root,
+    refused,
+    rename_exchange,
+    tree,
+)
 from tests.running import Daemon
 
 SECRET = b"what the guest must never see"
@@ -36,9 +48,11 @@ def links(share: pathlib.Path, outside: pathlib.Path) -> list[str]:
     """Names in the share of symbolic links that lead out of it, or in it."""
     (share / "folder").mkdir()
     (share / "file").write_bytes(b"inside")
-    targets = {"absolute": outside / "secret", "relative": "../outside/secret", "to-folder": outside / "folder",
-               "up": "../outside", "to-new": outside / "new", "proc": "/proc/self/cwd", "fd": "/proc/self/fd/3",
-               "inside": "file", "inside-folder": "folder", "root": "/", "parent": "..", "loop": "loop"}
+    targets: dict[str, str | pathlib.Path] = {
+        "absolute": outside / "secret", "relative": "../outside/secret", "to-folder": outside / "folder",
+        "up": "../outside", "to-new": outside / "new", "proc": "/proc/self/cwd", "fd": "/proc/self/fd/3",
+        "inside": "file", "inside-folder": "folder", "root": "/", "parent": "..", "loop": "loop",
+    }
     for name, target in targets.items():
         (share / name).symlink_to(target)
     return list(targets)
@@ -130,10 +144,12 @@ def test_dotdot_at_the_root_and_from_everywhere_below_ends_at_the_root(fuse: Fus
 
 # What the host changes at the worst moment
 
-def swapping(one: pathlib.Path, other: pathlib.Path, ended: threading.Event) -> threading.Thread:
-    """A thread of the host's that swaps two names all the time."""
+def swapping(pairs: Sequence[tuple[pathlib.Path, pathlib.Path]], ended: threading.Event) -> threading.Thread:
+    """A thread of the host's that swaps two names all the time, of each pair in turn."""
     def swap() -> None:
-        while not ended.is_set():
+        for one, other in itertools.cycle(pairs):
+            if ended.is_set():
+                break
             rename_exchange(one, other)
 
     thread = threading.Thread(target=swap)
@@ -145,11 +161,12 @@ ROUNDS = 2000
 WANTED = 100     # of each outcome, before a race counts as one that took place
 
 
-def race(run: Callable[[int], str], one: pathlib.Path, other: pathlib.Path, *outcomes: str) -> None:
-    """Runs until each outcome has come often, while the host swaps the names."""
+def race(run: Callable[[int], str], one: pathlib.Path, other: pathlib.Path, *outcomes: str,
+         more: Sequence[tuple[pathlib.Path, pathlib.Path]] = ()) -> None:
+    """Runs until each outcome has come often, while the host swaps the names, and those of `more` pairs."""
     seen: Counter[str] = Counter()
     ended = threading.Event()
-    host = swapping(one, other, ended)
+    host = swapping([(one, other), *more], ended)
     try:
         for number in range(40 * ROUNDS):
             seen[run(number)] += 1
@@ -235,6 +252,125 @@ def test_a_file_swapped_with_a_link_never_leads_out(fuse: FuseClient, share: pat
 
     race(run, share / "file", share / "link", "file", "link")
     assert (share / "file").is_symlink() or (share / "file").read_bytes() == b"inside"
+
+
+@pytest.mark.parametrize("operation", ["rename into", "rename out of", "link into", "symlink", "mknod", "rmdir",
+                                       "setxattr"])
+def test_what_is_moved_beneath_a_swapped_directory_stays_in_the_share(fuse: FuseClient, share: pathlib.Path,
+                                                                     swapped: tuple[pathlib.Path, pathlib.Path],
+                                                                     operation: str) -> None:
+    (share / "file").write_bytes(b"inside")
+    (share / "other").mkdir()
+    node, other = fuse.lookup(ROOT, "file").nodeid, fuse.lookup(ROOT, "other").nodeid
+
+    def run(number: int) -> str:
+        entry = fuse.lookup(ROOT, "folder")
+        folder, name = entry.nodeid, f"new{number}"
+        try:
+            if operation == "rename into":
+                fuse.link(node, ROOT, name)
+                try:
+                    fuse.rename(ROOT, name, folder, name)
+                except FuseError:
+                    fuse.unlink(ROOT, name)
+                    raise
+            elif operation == "rename out of":
+                fuse.rename(folder, "secret", other, "secret")
+                fuse.rename(other, "secret", folder, "secret")
+            elif operation == "link into":
+                fuse.link(node, folder, name)
+            elif operation == "symlink":
+                fuse.symlink(folder, name, "target")
+            elif operation == "mknod":
+                fuse.mknod(folder, name, stat.S_IFREG | 0o644)
+            elif operation == "rmdir":
+                fuse.mkdir(folder, name)
+                fuse.rmdir(folder, name)
+            else:
+                fuse.setattr(folder, mode=0o750)
+                fuse.setxattr(folder, "user.name", b"value")
+        except FuseError as error:
+            assert error.errno in (errno.ENOTDIR, errno.EPERM, errno.EOPNOTSUPP) and stat.S_ISLNK(entry.attr_mode)
+            return "link"
+        assert stat.S_ISDIR(entry.attr_mode)
+        return "folder"
+
+    race(run, *swapped, "folder", "link")
+
+
+FILES = 300     # more than there are descriptors, so that each is found anew when its turn comes
+
+
+@pytest.mark.parametrize("handles", ["never", "prefer"])
+def test_files_that_are_found_again_are_the_same_or_none(connect: Connect, handles: str) -> None:
+    """By name or by handle, while the host swaps them with links to others outside."""
+    guest = connect("--inode-file-handles", handles, "--rlimit-nofile", "256")
+    share, fuse = guest.share, guest.fuse
+    folder, outside = share / "folder", share.parent / "outside"
+    for path, content in ((folder, b"inside"), (outside, SECRET)):
+        path.mkdir()
+        for number in range(FILES):
+            (path / f"file{number}").write_bytes(content)
+    pairs = [(folder / f"file{number}", folder / f"link{number}") for number in range(FILES)]
+    for file, link in pairs:
+        link.symlink_to(outside / file.name)
+    time.sleep(4.1)     # files that were born just now stay open
+    parent = fuse.lookup(ROOT, "folder").nodeid
+    nodes = [fuse.lookup(parent, f"file{number}").nodeid for number in range(FILES)]
+
+    def run(number: int) -> str:
+        node = nodes[number % FILES]
+        try:
+            fh = fuse.open(node, os.O_RDWR).fh
+            assert fuse.read(node, fh, 0, 100) == b"inside"
+            fuse.write(node, fh, 0, b"inside")
+            fuse.release(node, fh)
+            fuse.setattr(node, mode=0o600)
+        except FuseError as error:
+            assert error.errno in (errno.ESTALE, errno.ENOENT)
+            return "overtaken"
+        return "found"
+
+    race(run, share / "folder/file0", share / "folder/link0", "found", more=pairs[1:])
+    assert {(path.read_bytes(), path.stat().st_mode & 0o777) for path in outside.iterdir()} == {(SECRET, 0o644)}
+
+
+def test_a_directory_that_the_host_mounts_over_is_the_one_or_the_other(connect: Connect, mounts: Mounts) -> None:
+    guest = connect()
+    share, fuse = guest.share, guest.fuse
+    for name in ("below", "over"):
+        (share / name).mkdir()
+        (share / name / name).touch()
+    ended = threading.Event()
+
+    def mount() -> None:
+        while not ended.is_set():
+            mounts.unmount(mounts.bind(share / "over", share / "below"))
+
+    host = threading.Thread(target=mount)
+    mounts.unmount(mounts.bind(share / "over", share / "below"))     # where that is not allowed, the test ends here
+    host.start()
+    seen: Counter[str] = Counter()
+    try:
+        while len(seen) < 2 or seen.total() < ROUNDS:
+            node = fuse.lookup(ROOT, "below").nodeid
+            names = set()
+            for name in ("below", "over", ".."):
+                try:
+                    entry = fuse.lookup(node, name)
+                except FuseError as error:
+                    assert error.errno in (errno.ENOENT, errno.ESTALE)
+                    continue
+                if name == "..":
+                    assert entry.nodeid == ROOT
+                else:
+                    names.add(name)
+            assert len(names) <= 1
+            seen.update(names)
+    finally:
+        ended.set()
+        host.join()
+    assert guest.daemon.alive
 
 
 def test_listing_while_names_are_swapped_tells_nothing_of_the_outside(fuse: FuseClient, share: pathlib.Path,
