@@ -300,7 +300,7 @@ def forget_input() -> None:
 
 
 def load_what_comes_later() -> None:
-    """Modules and data that Python would look for when it needs them, and not find in the sandbox."""
+    """Modules, libraries and data that are looked for when they are needed, and not found in the sandbox."""
     import encodings.idna
     import time
     import traceback
@@ -309,6 +309,11 @@ def load_what_comes_later() -> None:
     with contextlib.suppress(Exception):
         "".join(traceback.format_exception(ValueError("nothing")))
     encodings.idna.nameprep("a")
+    # glibc wants it to end a thread (pthread_exit), as Python does with those that still run when it ends itself.
+    with contextlib.suppress(ImportError, OSError):
+        import ctypes
+
+        ctypes.CDLL("libgcc_s.so.1")
     sys.stderr.flush()
 
 

@@ -4,6 +4,7 @@ At SIGUSR1 the share's file `probe` says in JSON which of PROBES to call, with w
 thread; the file `answer` then has what it returned. Without such a file the signal has its usual meaning.
 """
 
+import _thread
 import contextlib
 import ctypes
 import errno
@@ -14,6 +15,7 @@ import socket
 import stat
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -189,6 +191,21 @@ def abort(_: Inside) -> None:
     os.abort()
 
 
+def end_thread(_: Inside) -> bool:
+    """Ends a thread as Python ends those that still run when it ends itself."""
+    began = _thread.allocate_lock()
+    began.acquire()
+
+    def run() -> None:
+        began.release()
+        LIBC.pthread_exit(None)
+
+    _thread.start_new_thread(run, ())
+    began.acquire()
+    time.sleep(0.2)
+    return True
+
+
 # What comes late
 
 def modules(_: Inside) -> list[str]:
@@ -215,8 +232,8 @@ def broken(_: Inside) -> None:
 
 
 PROBES: dict[str, Callable[..., Any]] = {probe.__name__: probe for probe in (
-    ways_out, by_handle, device, listing, descriptors, network, processes, privileges, forbidden, abort, modules,
-    broken)}
+    ways_out, by_handle, device, listing, descriptors, network, processes, privileges, forbidden, abort, end_thread,
+    modules, broken)}
 
 
 def run_probe(inside: Inside) -> bool:

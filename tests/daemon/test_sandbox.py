@@ -408,6 +408,11 @@ def test_nothing_is_imported_later(start: Start) -> None:
     assert set(daemon.ask("modules")) == before
 
 
+def test_threads_can_be_ended_from_outside(sandboxed: Sandboxed) -> None:
+    """For which the C library would look for another library."""
+    assert sandboxed.ask("end_thread") is True
+
+
 # Two processes
 
 def gone(pid: int) -> bool:
