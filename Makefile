@@ -14,7 +14,7 @@ demo: ## share a directory with a Linux guest and look around in it [SHARE=/some
 	@tools/setup demo
 	@$(BIN)/python -m guest.demo $(if $(SHARE),"$(SHARE)")
 
-test: ## the tests, in Linux guests too [ARGS="-m 'not guest' ..."]
+test: ## the tests, in Linux guests too [LONG=1: for an hour or so; ARGS="-m 'not guest' ..."]
 	@tools/setup test
 	@$(BIN)/python -m guest.fetch kernel busybox uml >/dev/null
 	@$(BIN)/python -m pytest $(ARGS)
