@@ -125,6 +125,8 @@ struct linux_file_handle {
 
 static inline int64_t sys_result(long result) { return result < 0 ? -(int64_t)errno : result; }
 
+/* What requests are made of goes to the kernel directly: the C library's functions for it are points at which a thread
+ * may be cancelled, and note that with two atomic operations each. */
 #define SYS_RETRIED(call) \
     long result; \
     do { result = (call); } while (result < 0 && errno == EINTR); \
@@ -134,28 +136,31 @@ static inline int sys_statx(int dir, const char *path, int flags, unsigned mask,
     SYS_RETRIED(syscall(SYS_statx, dir, path, flags, mask, stat));
 }
 static inline int sys_openat(int dir, const char *path, int flags, unsigned mode) {
-    SYS_RETRIED(openat(dir, path, flags | O_CLOEXEC, mode));
+    SYS_RETRIED(syscall(SYS_openat, dir, path, flags | O_CLOEXEC, mode));
 }
 static inline int sys_openat2(int dir, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
     struct open_how how = {.flags = flags | O_CLOEXEC, .mode = mode, .resolve = resolve};
     SYS_RETRIED(syscall(SYS_openat2, dir, path, &how, sizeof how));
 }
-static inline int sys_close(int fd) { return sys_result(close(fd)); }
+static inline int sys_close(int fd) { return sys_result(syscall(SYS_close, fd)); }
 static inline int sys_dup(int fd) { return sys_result(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
 static inline int sys_dup3(int from, int to) { SYS_RETRIED(dup3(from, to, O_CLOEXEC)); }
+/* A position is two words, of which the high one counts only where a word has 32 bits. */
+#define OFFSET(offset) (long)(offset), (long)((uint64_t)(offset) >> 32)
+
 static inline int64_t sys_preadv(int fd, const struct iovec *iov, int count, int64_t offset) {
-    SYS_RETRIED(preadv(fd, iov, count, offset));
+    SYS_RETRIED(syscall(SYS_preadv, fd, iov, count, OFFSET(offset)));
 }
 static inline int64_t sys_preadv2(int fd, const struct iovec *iov, int count, int64_t offset, int flags) {
-    SYS_RETRIED(preadv2(fd, iov, count, offset, flags));
+    SYS_RETRIED(syscall(SYS_preadv2, fd, iov, count, OFFSET(offset), flags));
 }
 static inline int64_t sys_pwritev(int fd, const struct iovec *iov, int count, int64_t offset) {
-    SYS_RETRIED(pwritev(fd, iov, count, offset));
+    SYS_RETRIED(syscall(SYS_pwritev, fd, iov, count, OFFSET(offset)));
 }
 static inline int64_t sys_pwritev2(int fd, const struct iovec *iov, int count, int64_t offset, int flags) {
-    SYS_RETRIED(pwritev2(fd, iov, count, offset, flags));
+    SYS_RETRIED(syscall(SYS_pwritev2, fd, iov, count, OFFSET(offset), flags));
 }
-static inline int64_t sys_write(int fd, const void *data, size_t size) { SYS_RETRIED(write(fd, data, size)); }
+static inline int64_t sys_write(int fd, const void *data, size_t size) { SYS_RETRIED(syscall(SYS_write, fd, data, size)); }
 /* Whether a write would not block. */
 static inline int sys_writable(int fd) {
     struct pollfd wanted = {.fd = fd, .events = POLLOUT};
