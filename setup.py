@@ -5,8 +5,8 @@ what a request meets is no Python at all (tools/check_hot_path.py). Free-threade
 
 Switches, in the environment:
 
-  VIRTIOFSD_BUILD=debug      -O0 with debug symbols, and the data plane's own assertions
-  VIRTIOFSD_BUILD=sanitize   AddressSanitizer and UndefinedBehaviorSanitizer, and the assertions
+  VIRTIOFSD_BUILD=debug      -O0 with debug symbols, and the data plane's own invariants (_ring/invariants.h)
+  VIRTIOFSD_BUILD=sanitize   AddressSanitizer and UndefinedBehaviorSanitizer, and the invariants
   VIRTIOFSD_ANNOTATE=1       Cython's annotated source, build/cython/**/*.html
   VIRTIOFSD_FRONTEND=1       also the front-end of tests and benchmarks (frontend/, bench/), which is never installed
 """

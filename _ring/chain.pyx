@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport (
     le16, le64, load_acquire32, load_pointer, load_relaxed16, load_relaxed64, prefetch, store_pointer, store_release32)
+from .invariants cimport invariant
 from .linux cimport free, iovec, malloc, memcpy
 from .memory cimport MemoryMap, Region, map_find
 from .virtio_abi cimport VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, virtio_desc
@@ -179,6 +180,7 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
     if not writing:
         chain.read_end = chain.write_end
     chain.write_first = chain.read_end
+    invariant(chain.write_end <= chain.capacity, "a chain has no more pieces than there is room for")
     set_header_apart(chain)
     return CHAIN_OK
 

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t
 
 from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32
+from .invariants cimport invariant
 from .linux cimport ENFILE
 
 cdef enum:
@@ -41,6 +42,7 @@ cdef int descriptors_open(Descriptors *account) noexcept nogil:
 
 
 cdef void descriptors_close(Descriptors *account) noexcept nogil:
+    invariant(load_relaxed32(&account.opened) > 0, "a closed file was counted as open")
     fetch_sub32(&account.opened, 1)
 
 

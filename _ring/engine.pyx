@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport load_acquire32, load_pointer, store_release32
 from .chain cimport CHAIN_OK, chain_collect, chain_let_go, chain_look_ahead
+from .invariants cimport invariant
 from .linux cimport cpu_count, sys_close, sys_eventfd, sys_write
 from .mutex cimport lock, unlock
 from .memory cimport MemoryMap
@@ -75,6 +76,7 @@ cdef Request *take_request(Engine *engine) noexcept nogil:
 
 
 cdef void give_request(Engine *engine, Request *request) noexcept nogil:
+    invariant(not request.busy, "a spare request is in no queue")
     lock(&engine.requests_lock)
     request.next = engine.spare_requests
     engine.spare_requests = request

@@ -6,6 +6,7 @@ from .atomics cimport (
     compare_exchange32, compare_exchange64, fetch_sub64, load_acquire32, load_acquire64, load_pointer, store_pointer,
     store_release32, store_release64)
 from .descriptors cimport Descriptors, descriptors_close
+from .invariants cimport invariant
 from .linux cimport (
     ENOMEM, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap, sys_close)
 from .mutex cimport lock, unlock
@@ -135,6 +136,7 @@ cdef Handle *handle_borrow(Handle *handle, int fd, uint64_t nodeid, uint32_t mou
 cdef void handle_release(HandleTable *table, Handle *handle) noexcept nogil:
     """Gives a pin back. The last one closes the file."""
     cdef int fd
+    invariant(load_acquire64(&handle.state) & PINS > 0, "a released handle was pinned")
     if fetch_sub64(&handle.state, 1) & PINS != 1:
         return
     fd = handle.fd

@@ -8,6 +8,7 @@ from .atomics cimport (
 from .inode_slots cimport free_slot
 from .inode_table cimport (
     CHUNK_BITS, EVICTING, INODE_CACHED, NONE, PINS, Inode, InodeTable, Shard, at_slot, key_hash, shard_of)
+from .invariants cimport invariant
 from .linux cimport sched_yield, sys_close
 from .mutex cimport lock, unlock
 from .names cimport name_drop
@@ -63,6 +64,7 @@ cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil:
 
 cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil:
     """Gives a pin back. The last frees the slot; the descriptor is left to inodes_close_pending, which may sleep."""
+    invariant(load_acquire64(&inode.state) & PINS > 0, "a released inode was pinned")
     if fetch_sub64(&inode.state, 1) & PINS == 1:
         let_go(table, inode)
 

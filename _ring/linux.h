@@ -14,7 +14,6 @@
 #include <linux/fsverity.h>
 #include <linux/futex.h>
 #include <linux/magic.h>
-#include <linux/openat2.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -49,9 +48,6 @@
 #endif
 #ifndef SYS_fchmodat2
 #define SYS_fchmodat2 452
-#endif
-#ifndef RESOLVE_CACHED
-#define RESOLVE_CACHED 0x20
 #endif
 #ifndef RWF_NOWAIT
 #define RWF_NOWAIT 0x8
@@ -138,10 +134,6 @@ static inline int sys_statx(int dir, const char *path, int flags, unsigned mask,
 static inline int sys_openat(int dir, const char *path, int flags, unsigned mode) {
     SYS_RETRIED(syscall(SYS_openat, dir, path, flags | O_CLOEXEC, mode));
 }
-static inline int sys_openat2(int dir, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
-    struct open_how how = {.flags = flags | O_CLOEXEC, .mode = mode, .resolve = resolve};
-    SYS_RETRIED(syscall(SYS_openat2, dir, path, &how, sizeof how));
-}
 static inline int sys_close(int fd) { return sys_result(syscall(SYS_close, fd)); }
 static inline int sys_dup(int fd) { return sys_result(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
 static inline int sys_dup3(int from, int to) { SYS_RETRIED(dup3(from, to, O_CLOEXEC)); }
@@ -156,9 +148,6 @@ static inline int64_t sys_preadv2(int fd, const struct iovec *iov, int count, in
 }
 static inline int64_t sys_pwritev(int fd, const struct iovec *iov, int count, int64_t offset) {
     SYS_RETRIED(syscall(SYS_pwritev, fd, iov, count, OFFSET(offset)));
-}
-static inline int64_t sys_pwritev2(int fd, const struct iovec *iov, int count, int64_t offset, int flags) {
-    SYS_RETRIED(syscall(SYS_pwritev2, fd, iov, count, OFFSET(offset), flags));
 }
 static inline int64_t sys_write(int fd, const void *data, size_t size) { SYS_RETRIED(syscall(SYS_write, fd, data, size)); }
 /* Whether a write would not block. */
@@ -191,7 +180,6 @@ static inline int sys_renameat2(int from_dir, const char *from, int to_dir, cons
 static inline int sys_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags) {
     SYS_RETRIED(linkat(from_dir, from, to_dir, to, flags));
 }
-static inline int sys_fchmod(int fd, unsigned mode) { SYS_RETRIED(fchmod(fd, mode)); }
 static inline int sys_fchmodat(int dir, const char *path, unsigned mode) {
     SYS_RETRIED(syscall(SYS_fchmodat, dir, path, mode));
 }
@@ -214,9 +202,6 @@ static inline int sys_fsync(int fd) { SYS_RETRIED(fsync(fd)); }
 static inline int sys_fdatasync(int fd) { SYS_RETRIED(fdatasync(fd)); }
 static inline int sys_syncfs(int fd) { SYS_RETRIED(syncfs(fd)); }
 static inline int sys_fstatfs(int fd, struct statfs *stat) { SYS_RETRIED(fstatfs(fd, stat)); }
-static inline int sys_faccessat(int dir, const char *path, int mode) {
-    SYS_RETRIED(syscall(SYS_faccessat, dir, path, mode));
-}
 static inline int64_t sys_getxattr(const char *path, const char *name, void *value, size_t size) {
     SYS_RETRIED(getxattr(path, name, value, size));
 }

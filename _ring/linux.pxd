@@ -74,7 +74,6 @@ cdef extern from "linux.h" nogil:
         AT_STATX_FORCE_SYNC
         AT_SYMLINK_FOLLOW
         AT_SYMLINK_NOFOLLOW
-        RESOLVE_CACHED
         RESOLVE_NO_MAGICLINKS
         RESOLVE_NO_SYMLINKS
         RENAME_EXCHANGE
@@ -279,14 +278,12 @@ cdef extern from "linux.h" nogil:
 
     int sys_statx(int dir, const char *path, int flags, unsigned int mask, linux_statx *stat)
     int sys_openat(int dir, const char *path, int flags, unsigned int mode)
-    int sys_openat2(int dir, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve)
     int sys_close(int fd)
     int sys_dup(int fd)
     int sys_dup3(int source, int to)
     int64_t sys_preadv(int fd, const iovec *iov, int count, int64_t offset)
     int64_t sys_preadv2(int fd, const iovec *iov, int count, int64_t offset, int flags)
     int64_t sys_pwritev(int fd, const iovec *iov, int count, int64_t offset)
-    int64_t sys_pwritev2(int fd, const iovec *iov, int count, int64_t offset, int flags)
     int64_t sys_write(int fd, const void *data, size_t size)
     int sys_writable(int fd)
     int sys_nonblocking(int fd)
@@ -300,7 +297,6 @@ cdef extern from "linux.h" nogil:
     int sys_unlinkat(int dir, const char *path, int flags)
     int sys_renameat2(int source_dir, const char *source, int to_dir, const char *to, unsigned int flags)
     int sys_linkat(int source_dir, const char *source, int to_dir, const char *to, int flags)
-    int sys_fchmod(int fd, unsigned int mode)
     int sys_fchmodat(int dir, const char *path, unsigned int mode)
     int sys_fchownat(int dir, const char *path, unsigned int uid, unsigned int gid, int flags)
     int sys_utimensat(int dir, const char *path, const timespec *times, int flags)
@@ -313,7 +309,6 @@ cdef extern from "linux.h" nogil:
     int sys_fdatasync(int fd)
     int sys_syncfs(int fd)
     int sys_fstatfs(int fd, statfs *stat)
-    int sys_faccessat(int dir, const char *path, int mode)
     int64_t sys_getxattr(const char *path, const char *name, void *value, size_t size)
     int64_t sys_listxattr(const char *path, char *list, size_t size)
     int sys_setxattr(const char *path, const char *name, const void *value, size_t size, int flags)

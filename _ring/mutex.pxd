@@ -4,6 +4,7 @@
 from libc.stdint cimport uint32_t
 
 from .atomics cimport compare_exchange32, exchange32
+from .invariants cimport invariant
 
 
 cdef void lock_wait(uint32_t *word) noexcept nogil
@@ -17,5 +18,7 @@ cdef inline void lock(uint32_t *word) noexcept nogil:
 
 
 cdef inline void unlock(uint32_t *word) noexcept nogil:
-    if exchange32(word, 0) == 2:
+    cdef uint32_t before = exchange32(word, 0)
+    invariant(before != 0, "an unlocked mutex was locked")
+    if before == 2:
         lock_wake(word)

@@ -1,8 +1,8 @@
 """The one table of operations, and the dispatch by it: adding one is a function and a row.
 
 The dispatcher has checked before a handler runs: there is a session, the fixed arguments are there, the fixed reply
-fits, and a read-only share is not modified. A handler replies and returns 0, or returns a negative errno, or PENDING,
-WOULD_SLEEP or NO_REPLY.
+fits, and a read-only share is not modified. A handler replies and returns 0, or returns a negative errno, or
+WOULD_SLEEP, WAITS or NO_REPLY.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -159,7 +159,7 @@ cdef const Operation *prepare(Context *ctx, Request *request) noexcept nogil:
 
 
 cdef int perform(Context *ctx, Request *request, const Operation *operation) noexcept nogil:
-    """Runs the handler. 0: the request is done and its reply written; PENDING or WOULD_SLEEP: it is not."""
+    """Runs the handler. 0: the request is done and its reply written; WOULD_SLEEP or WAITS: it is not."""
     cdef int result = operation.handler(ctx, request)
     if result == 0 or result == NO_REPLY:
         ctx.calls[request.header.opcode] += 1

@@ -13,10 +13,9 @@ cdef enum:
 
 # What a handler returns besides 0 (replied) and a negative errno.
 cdef enum:
-    PENDING = 1         # another thread completes the request
-    WOULD_SLEEP = 2     # it cannot go on here without sleeping: to the pool with it
-    NO_REPLY = 3
-    WAITS = 4           # for a lock (request.wait): to a thread of its own with it
+    WOULD_SLEEP = 1     # it cannot go on here without sleeping: to the pool with it
+    NO_REPLY = 2
+    WAITS = 3           # for a lock (request.wait): to a thread of its own with it
 
 
 cdef struct Request:
@@ -24,7 +23,6 @@ cdef struct Request:
     Virtqueue *queue
     Request *next            # in the one list that it is in
     Request *all_next        # in the list of all, which only grows
-    void **home              # the stack that it returns to
     uint32_t busy            # between being taken from the ring and being returned to it
     uint16_t head
     uint32_t written         # bytes of the reply: the used length

@@ -5,6 +5,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from .atomics cimport (
     fence_full, le16, le32, load_acquire16, load_relaxed16, load_relaxed64, store_relaxed16, store_release16,
     store_release32, store_release64)
+from .invariants cimport invariant
 from .linux cimport EAGAIN, ENOTSOCK, MSG_DONTWAIT, MSG_NOSIGNAL, sys_send, sys_writable, sys_write
 from .mutex cimport lock, unlock
 from .vhost_user_abi cimport (
@@ -85,6 +86,8 @@ cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept 
     cdef virtio_used_elem *element
     lock(&queue.used_lock)
     if queue.placed and not queue.error:
+        invariant(head < queue.size and queue.pushed < load_relaxed64(&queue.popped),
+                  "a returned chain was taken from its queue")
         element = queue.used_ring + (queue.next_used & (queue.size - 1))
         element.id = le32(head)
         element.len = le32(written)

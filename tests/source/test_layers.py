@@ -7,7 +7,7 @@ RING = pathlib.Path(__file__).parents[2] / "_ring"
 
 # From the bottom to the top. A module may use those of the layers below its own, and of its own in one direction.
 LAYERS = {
-    "foreign declarations": "atomics fuse_abi linux ticks vhost_user_abi virtio_abi",
+    "foreign declarations": "atomics fuse_abi invariants linux ticks vhost_user_abi virtio_abi",
     "locks, guest memory and plain values": "descriptors ids memory mutex names watched xattr_names",
     "rings": "virtqueue",
     "chains": "chain",
