@@ -418,7 +418,7 @@ static inline uint64_t mix64(uint64_t value) {
 
 /* A thread with every signal blocked but those that a fault raises in it. */
 typedef void *(*thread_main)(void *);
-static inline int thread_start(pthread_t *thread, thread_main entry, void *argument, const char *name, size_t stack) {
+static inline int thread_start(pthread_t *thread, thread_main entry, void *argument, size_t stack) {
     sigset_t all, before;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
@@ -434,9 +434,9 @@ static inline int thread_start(pthread_t *thread, thread_main entry, void *argum
     int error = pthread_create(thread, &attributes, entry, argument);
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!error)
-        pthread_setname_np(*thread, name);
     return -error;
 }
+/* By the thread itself: another one would need /proc, of which a sandbox has little. */
+static inline void thread_name(const char *name) { prctl(PR_SET_NAME, name); }
 
 #endif

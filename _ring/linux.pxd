@@ -353,4 +353,5 @@ cdef extern from "linux.h" nogil:
     void format_override(char *text, size_t size, uint32_t uid, uint32_t gid, uint32_t mode, uint32_t rdev)
     uint32_t device_encode(uint32_t major, uint32_t minor)
     uint64_t mix64(uint64_t value)
-    int thread_start(pthread_t *thread, thread_main entry, void *argument, const char *name, size_t stack)
+    int thread_start(pthread_t *thread, thread_main entry, void *argument, size_t stack)
+    void thread_name(const char *name)

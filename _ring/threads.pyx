@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .atomics cimport load_relaxed32
 from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, notify, post_event, signal
 from .inode_lifetime cimport inodes_close_pending
-from .linux cimport ENOMEM, calloc, free, pthread_join, sys_futex_wait, thread_start
+from .linux cimport ENOMEM, calloc, free, pthread_join, sys_futex_wait, thread_name, thread_start
 from .lock_owners cimport cancel_again
 from .mutex cimport lock, unlock
 from .operations cimport Operation, operation_of, perform
@@ -31,7 +31,7 @@ cdef int start_thread(Pool *pool) noexcept nogil:
         thread.pool = pool
         error = context_init(&thread.ctx, &pool.engine.share, True)
         if error == 0:
-            error = thread_start(&thread.handle, thread_main, thread, "data-plane", STACK)
+            error = thread_start(&thread.handle, thread_main, thread, STACK)
         if error < 0:
             context_destroy(&thread.ctx)
             free(thread)
@@ -75,6 +75,7 @@ cdef void *thread_main(void *argument) noexcept nogil:
     cdef Request *request = NULL
     cdef Role *role = NULL
     cdef int error = context_enter_thread(&thread.ctx)
+    thread_name("data-plane")
     pool_join(pool, thread)
     if error < 0:
         post_event(pool.engine, EVENT_THREAD_FAILED, 0, error)   # the control plane ends the daemon

@@ -10,7 +10,7 @@ from .engine cimport Engine, complete, give_request, recollect, signal
 from .handles cimport handle_release
 from .linux cimport (
     EINTR, ENOMEM, F_OFD_SETLKW, calloc, free, interrupt_allow, pthread_detach, pthread_t, sys_fcntl_lock, sys_flock,
-    sys_gettid, thread_start)
+    sys_gettid, thread_name, thread_start)
 from .lock_owners cimport LockTable, owner_release, wait_begins, wait_enter, wait_leave
 from .request cimport Request, reply, reply_error
 
@@ -43,6 +43,7 @@ cdef void *wait_main(void *argument) noexcept nogil:
     cdef Request *request = waiting.request
     cdef LockTable *table = &engine.share.locks
     cdef int error = interrupt_allow()
+    thread_name("lock")
     free(waiting)
     if error == 0 and not wait_begins(table, &request.wait, sys_gettid()):
         error = -EINTR
@@ -76,7 +77,7 @@ cdef void wait_for_lock(Engine *engine, Request *request) noexcept nogil:
         waiting.engine = engine
         waiting.request = request
         fetch_add32(&engine.waiting_threads, 1)
-        error = thread_start(&thread, wait_main, waiting, "lock", STACK)
+        error = thread_start(&thread, wait_main, waiting, STACK)
     if error < 0:
         if waiting != NULL:
             fetch_sub32(&engine.waiting_threads, 1)

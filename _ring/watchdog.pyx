@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from .atomics cimport fetch_add32, load_acquire32, load_pointer, load_relaxed32, store_release32
 from .engine cimport Engine, notify
-from .linux cimport pthread_join, sys_futex_wait, sys_futex_wake, thread_runnable, thread_start
+from .linux cimport pthread_join, sys_futex_wait, sys_futex_wake, thread_runnable, thread_name, thread_start
 from .pool cimport Pool, pool_offer
 from .threads cimport threads_start
 from .watched cimport Watched
@@ -61,6 +61,7 @@ cdef void *watchdog_main(void *argument) noexcept nogil:
     cdef uint32_t *armed = &engine.watchdog_armed
     cdef uint32_t pause = 0
     cdef uint32_t looks = 0
+    thread_name("watchdog")
     while not load_acquire32(&watchdog.stopping):
         sys_futex_wait(armed, 0, -1)
         while not load_acquire32(&watchdog.stopping):
@@ -82,7 +83,7 @@ cdef int watchdog_start(Watchdog *watchdog, Pool *pool, Worker **workers) noexce
     cdef int error
     watchdog.pool = pool
     watchdog.workers = workers
-    error = thread_start(&watchdog.thread, watchdog_main, watchdog, "watchdog", STACK)
+    error = thread_start(&watchdog.thread, watchdog_main, watchdog, STACK)
     watchdog.running = error == 0
     return error
 

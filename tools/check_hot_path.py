@@ -3,8 +3,7 @@
 entry functions and the operation table's handlers.
 
 Each function on the way must be one of this project's own nogil functions, whose body is followed in turn, or one that
-a foreign declaration file (linux.pxd, atomics.pxd, faults.h by memory.pyx) names. Anything else fails, and so does any
-name of Python's C-API. Needs no compiler: build/cython must be what the sources give (make build).
+a foreign declaration file (FOREIGN below) names. Anything else fails, and so does any name of Python's C-API. Needs no compiler: build/cython must be what the sources give (make build).
 
   check_hot_path.py [--verbose]     0: pure; 1: not, with the way from an entry to the offence; 2: nothing to look at
 """
@@ -15,7 +14,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GENERATED = ROOT / "build/cython/virtiofsd/_ring"
-FOREIGN = ("linux.pxd", "atomics.pxd", "ticks.pxd", "memory.pyx")
+FOREIGN = ("linux.pxd", "atomics.pxd", "invariants.pxd", "ticks.pxd", "memory.pyx")
 ENTRIES = ("thread_main", "wait_main", "watchdog_main")
 TABLE = "fill_table"
 THROUGH_TABLE = "handler"  # the one call by pointer; what it can reach are the handlers below
