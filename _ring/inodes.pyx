@@ -15,9 +15,9 @@ from .inode_table cimport (
     MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid,
     key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, ENOMEM, EOVERFLOW, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE,
-    S_IFDIR, S_IFMT, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, calloc, free, linux_file_handle, linux_statx, memcmp,
-    memset, mmap, munmap, sys_close, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_FORCE_SYNC, ENOMEM, EOVERFLOW, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE,
+    MAP_PRIVATE, PROT_READ, PROT_WRITE, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR, S_IFMT, calloc, free,
+    linux_file_handle, linux_statx, memcmp, memset, mmap, munmap, sys_close, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport name_drop, name_equals, name_keep, names_create, names_destroy
 
@@ -142,12 +142,34 @@ cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil:
     return i
 
 
+cdef void drop_if_gone(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil:
+    """Sees to it that the number does not stand for a file that is gone, where a descriptor does not do so. May sleep.
+
+    The guest's node stays, for what it has open; only this number finds it no more.
+    """
+    cdef Inode *inode = inode_find(table, mount, ino)
+    cdef Shard *shard
+    cdef linux_statx stat
+    if inode == NULL:
+        return
+    if inode.fd >= 0 and not inode.flags & INODE_ROOT and (
+            sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &stat) < 0
+            or stat.stx_nlink == 0 or stat.stx_ino != ino):
+        shard = shard_of(table, key_hash(mount, ino))
+        lock(&shard.lock)
+        index_remove(table, shard, inode)
+        unlock(&shard.lock)
+    inode_release(table, inode)
+
+
 cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino, uint32_t kind) noexcept nogil:
     """One more reference of the guest to a known inode that its descriptor pins. Its nodeid, or 0: no such inode."""
     cdef uint64_t hash = key_hash(mount, ino)
     cdef Shard *shard = shard_of(table, hash)
     cdef uint64_t nodeid = 0
     cdef Inode *inode
+    if table.mounts[mount].unpinned:
+        drop_if_gone(table, mount, ino)
     lock(&shard.lock)
     inode = index_find(table, shard, hash, mount, ino)
     if inode != NULL and inode.fd >= 0 and inode.kind == kind:
@@ -173,6 +195,8 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     cdef bint have_handle = False
     cdef bint spare = False
     cdef Inode *inode
+    if table.mounts[mount].unpinned:
+        drop_if_gone(table, mount, stat.stx_ino)
     fetch_add32(&table.account.cached, 1)
     handle.handle_bytes = 0
     lock(&shard.lock)
@@ -194,8 +218,9 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
                 handle.handle_bytes = 0
             lock(&shard.lock)
             continue
-        if same_birth(inode, stat) and inode.kind == stat.stx_mode & S_IFMT and \
-                inode.handle_size == handle.handle_bytes and (
+        # Where there are no times of birth, a change is none of identity: then the handle alone decides.
+        if (same_birth(inode, stat) or inode.handle_size and inode.flags & INODE_BY_CTIME) and \
+                inode.kind == stat.stx_mode & S_IFMT and inode.handle_size == handle.handle_bytes and (
                 not inode.handle_size or inode.handle_type == handle.handle_type and
                 memcmp(inode.handle, handle.f_handle, inode.handle_size) == 0):
             store_fd(inode, fd)

@@ -73,6 +73,15 @@ cdef LockOwner *owner_of(Context *ctx, const Request *request, const fuse_lk_in 
     return owner
 
 
+cdef bint is_open(Context *ctx, const Request *request, const fuse_lk_in *args) noexcept nogil:
+    """Whether the guest has the file open as it says."""
+    cdef Handle *handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)
+    if handle == NULL:
+        return False
+    handle_release(&ctx.share.handles, handle)
+    return True
+
+
 cdef int op_getlk(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_lk_in *args = <const fuse_lk_in *> next_bytes(request, sizeof(fuse_lk_in))
     cdef fuse_lk_out out
@@ -82,6 +91,8 @@ cdef int op_getlk(Context *ctx, Request *request) noexcept nogil:
     if not ctx.share.flags & FUSE_POSIX_LOCKS:
         return -ENOSYS
     error = to_flock(args, &found)
+    if error == 0 and not is_open(ctx, request, args):
+        error = -EBADF
     if error < 0:
         return error
     owner = owner_of(ctx, request, args, True, &error)
@@ -104,6 +115,8 @@ cdef int set_posix(Context *ctx, Request *request, const fuse_lk_in *args, bint 
     cdef LockOwner *owner
     cdef flock wanted
     cdef int error = to_flock(args, &wanted)
+    if error == 0 and not is_open(ctx, request, args):
+        error = -EBADF
     if error < 0:
         return error
     owner = owner_of(ctx, request, args, args.lk.type != F_UNLCK, &error)

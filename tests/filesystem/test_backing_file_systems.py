@@ -218,15 +218,6 @@ def test_a_recycled_inode_number_is_never_taken_for_the_file_that_had_it(connect
             fuse.release(new.nodeid, fh)
 
 
-@pytest.fixture
-def pinned(request: pytest.FixtureRequest, kind: str) -> None:
-    """For tests in which a file is known while there are new ones."""
-    if kind == "fuse":
-        request.applymarker(pytest.mark.xfail(strict=True, reason=(
-            "an O_PATH descriptor does not keep a FUSE server from giving the file's number to the next one")))
-
-
-@pytest.mark.usefixtures("pinned")
 def test_what_is_made_after_something_was_removed_works(guest: Guest) -> None:
     """While the guest still knows that."""
     fuse = guest.fuse
@@ -241,7 +232,6 @@ def test_what_is_made_after_something_was_removed_works(guest: Guest) -> None:
         fuse.unlink(ROOT, f"file{number}")
 
 
-@pytest.mark.usefixtures("pinned")
 def test_a_file_that_is_replaced_at_once_is_another_one(guest: Guest) -> None:
     """Within one tick of the coarsest clock, with the guest knowing the old ones, and having forgotten them."""
     seen = {}

@@ -75,17 +75,8 @@ def fewest(connect: Connect, file_system: pathlib.Path) -> Guest:
     return connect("--rlimit-nofile", "256", share=file_system)
 
 
-@pytest.fixture
-def known_again(request: pytest.FixtureRequest, file_system: pathlib.Path) -> None:
-    """For tests in which a file that has no descriptor any more is looked up again and must be the same node."""
-    if "old_ext4" in str(file_system):
-        request.applymarker(pytest.mark.xfail(strict=True, reason=(
-            "without times of birth a file is not known again by its handle, and gets a second node")))
-
-
 # Many files
 
-@pytest.mark.usefixtures("known_again")
 def test_a_guest_may_look_at_far_more_files_than_there_are_descriptors(few: Guest) -> None:
     for number in range(MANY):
         (few.share / f"file{number}").write_text(str(number))
@@ -110,7 +101,6 @@ def test_a_guest_may_look_at_far_more_files_than_there_are_descriptors(few: Gues
     assert len(few.daemon.open_files()) <= LIMIT
 
 
-@pytest.mark.usefixtures("known_again")
 def test_readdirplus_of_far_more_files_than_there_are_descriptors(few: Guest) -> None:
     for number in range(MANY):
         (few.share / f"file{number}").touch()

@@ -26,12 +26,6 @@ ENOUGH = 120.0 if LONG else 1.0     # seconds for one of them: what breaks a que
 OTHER = REQUEST + 1         # a queue on which nobody misbehaves
 PATIENCE = 10.0
 
-# What is not as it should be yet.
-WRONG = dict.fromkeys(("unknown_handle_getlk", "unknown_handle_setlk", "unknown_handle_setlkw"),
-                      "a POSIX lock is its owner's and the node's: nobody looks whether there is such a handle")
-ENTRIES = [pytest.param(name, marks=pytest.mark.xfail(reason=WRONG[name], strict=True) if name in WRONG else ())
-           for name in names()]
-
 
 class Attacked(Bench):
     """A bench that sees to it, whenever its own queue may be broken, that the other one goes on."""
@@ -102,7 +96,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], T
 
 
 @pytest.mark.timeout(3600 if LONG else 120)
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", list(names()))
 def test_nothing_that_a_guest_does_wrong_succeeds_or_hurts(targets: Callable[[], Target], name: str) -> None:
     """Each try ends as it may, the daemon and its other queue go on; at last no descriptor is lost, nothing touched."""
     target = targets()
