@@ -3,7 +3,8 @@
 entry functions and the operation table's handlers.
 
 Each function on the way must be one of this project's own nogil functions, whose body is followed in turn, or one that
-a foreign declaration file (FOREIGN below) names. Anything else fails, and so does any name of Python's C-API. Needs no compiler: build/cython must be what the sources give (make build).
+a foreign declaration file (FOREIGN below) names. Anything else fails, and so does any name of Python's C-API. Needs no
+compiler: build/cython must be what the sources give (make build).
 
   check_hot_path.py [--verbose]     0: pure; 1: not, with the way from an entry to the offence; 2: nothing to look at
 """

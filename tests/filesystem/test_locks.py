@@ -182,7 +182,8 @@ def test_no_wait_outlives_its_session_however_new_it_is(guest: Guest, end: str) 
         fuse.setlk(*file, ONE, WRITE)
         ticket = waiting(fuse, file, OTHER)
         CANCELS[end](fuse, file, ticket)
-        assert error_of(fuse.complete(ticket)) in ("EINTR", "EIO", "EBADF", "ESTALE", "")    # "": it came when all was over
+        # "": it came when all was over
+        assert error_of(fuse.complete(ticket)) in ("EINTR", "EIO", "EBADF", "ESTALE", "")
         fuse.init()
 
 
