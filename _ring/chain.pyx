@@ -3,12 +3,12 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    le16, le64, load_acquire32, load_pointer, load_relaxed16, load_relaxed64, prefetch, store_pointer, store_release32)
+    le64, load_acquire32, load_pointer, load_relaxed64, prefetch, store_pointer, store_release32)
 from .invariants cimport invariant
 from .linux cimport free, iovec, malloc, memcpy
-from .memory cimport MemoryMap, Region, map_find
+from .memory cimport MemoryMap, Region, map_find, map_guest
 from .virtio_abi cimport VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, virtio_desc
-from .virtqueue cimport Virtqueue
+from .virtqueue cimport Virtqueue, avail_entry
 
 cdef enum:
     DESC_SIZE = sizeof(virtio_desc)
@@ -133,7 +133,6 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
     cdef bint indirect = False
     cdef bint writing = False
     cdef Region *last = NULL
-    cdef Region *region
     cdef int error
     empty(chain)
     while True:
@@ -145,10 +144,9 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
             if indirect or not queue.indirect or flags & VRING_DESC_F_NEXT or size == 0 or size % DESC_SIZE:
                 return abandon(chain, CHAIN_BAD_INDIRECT)
             # A table over two regions has no single host address; no driver makes one, as it is one allocation.
-            region = map_find(map, address)
-            if region == NULL or size > region.size - (address - region.guest_addr):
+            table = <const virtio_desc *> map_guest(map, address, size)
+            if table == NULL:
                 return abandon(chain, CHAIN_OUT_OF_RANGE)
-            table = <const virtio_desc *> (region.host + (address - region.guest_addr))
             entries = size / DESC_SIZE
             index = 0
             indirect = True
@@ -186,17 +184,12 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
 
 
 cdef inline const virtio_desc *head_ahead(const Virtqueue *queue, uint16_t ahead) noexcept nogil:
-    cdef uint16_t mask = <uint16_t> (queue.size - 1)
-    return queue.desc + (le16(load_relaxed16(queue.avail + 2 + ((queue.next_avail + ahead) & mask))) & mask)
+    return queue.desc + (avail_entry(queue, <uint16_t> (queue.next_avail + ahead)) & (queue.size - 1))
 
 
 cdef inline const virtio_desc *behind(const virtio_desc *desc, const MemoryMap *map) noexcept nogil:
     """Where the descriptor leads: a table, or the beginning of a request. NULL: nowhere."""
-    cdef uint64_t address = le64(load_relaxed64(<const uint64_t *> desc))
-    cdef Region *region = map_find(map, address)
-    if region == NULL or region.size - (address - region.guest_addr) < DESC_SIZE:
-        return NULL
-    return <const virtio_desc *> (region.host + (address - region.guest_addr))
+    return <const virtio_desc *> map_guest(map, le64(load_relaxed64(<const uint64_t *> desc)), DESC_SIZE)
 
 
 cdef void chain_look_ahead(const Virtqueue *queue, const MemoryMap *map) noexcept nogil:

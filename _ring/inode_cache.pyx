@@ -14,8 +14,7 @@ from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
     O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, S_IFDIR, S_IFMT, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
     clock_realtime, decimal, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
-    numbered_elsewhere, sys_close,
-    sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat, sys_statx)
+    numbered_elsewhere, sys_close, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX, NAME_NONE, name_copy
 

@@ -149,7 +149,9 @@ static inline int64_t sys_preadv2(int fd, const struct iovec *iov, int count, in
 static inline int64_t sys_pwritev(int fd, const struct iovec *iov, int count, int64_t offset) {
     SYS_RETRIED(syscall(SYS_pwritev, fd, iov, count, OFFSET(offset)));
 }
-static inline int64_t sys_write(int fd, const void *data, size_t size) { SYS_RETRIED(syscall(SYS_write, fd, data, size)); }
+static inline int64_t sys_write(int fd, const void *data, size_t size) {
+    SYS_RETRIED(syscall(SYS_write, fd, data, size));
+}
 /* Whether a write would not block. */
 static inline int sys_writable(int fd) {
     struct pollfd wanted = {.fd = fd, .events = POLLOUT};
@@ -205,8 +207,8 @@ static inline int sys_fstatfs(int fd, struct statfs *stat) { SYS_RETRIED(fstatfs
 /* Whether another program or machine numbers the files, which may give a number away though we hold a descriptor. */
 static inline int numbered_elsewhere(int fd) {
     static const uint32_t types[] = {
-        0x65735546 /* FUSE */, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, 0xff534d42 /* CIFS */, 0xfe534d42 /* SMB2 */, V9FS_MAGIC,
-        0x00c36400 /* Ceph */, AFS_SUPER_MAGIC, CODA_SUPER_MAGIC, 0x786f4256 /* VirtualBox */};
+        0x65735546 /* FUSE */, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, 0xff534d42 /* CIFS */, 0xfe534d42 /* SMB2 */,
+        V9FS_MAGIC, 0x00c36400 /* Ceph */, AFS_SUPER_MAGIC, CODA_SUPER_MAGIC, 0x786f4256 /* VirtualBox */};
     struct statfs stat;
     if (sys_fstatfs(fd, &stat) < 0)
         return 0;

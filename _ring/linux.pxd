@@ -74,8 +74,6 @@ cdef extern from "linux.h" nogil:
         AT_STATX_FORCE_SYNC
         AT_SYMLINK_FOLLOW
         AT_SYMLINK_NOFOLLOW
-        RESOLVE_NO_MAGICLINKS
-        RESOLVE_NO_SYMLINKS
         RENAME_EXCHANGE
         RENAME_NOREPLACE
         RENAME_WHITEOUT

@@ -24,8 +24,17 @@ cdef enum:
 cdef uint64_t END_OF_FILE = 0x7fffffffffffffffULL
 
 
-cdef int to_flock(const fuse_lk_in *args, flock *out) noexcept nogil:
-    """The range as fcntl takes it. 0 or -EINVAL."""
+cdef bint is_open(Context *ctx, const Request *request, const fuse_lk_in *args) noexcept nogil:
+    """Whether the guest has the file open as it says."""
+    cdef Handle *handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)
+    if handle == NULL:
+        return False
+    handle_release(&ctx.share.handles, handle)
+    return True
+
+
+cdef int to_flock(Context *ctx, const Request *request, const fuse_lk_in *args, flock *out) noexcept nogil:
+    """The range as fcntl takes it. 0 or -EINVAL; -EBADF where the file is not open."""
     if args.lk.type > F_UNLCK or args.lk.start > args.lk.end or args.lk.end > END_OF_FILE:
         return -EINVAL
     memset(out, 0, sizeof(flock))
@@ -34,7 +43,7 @@ cdef int to_flock(const fuse_lk_in *args, flock *out) noexcept nogil:
     out.l_start = <int64_t> args.lk.start
     # A length of 0 is up to the end, however far that moves.
     out.l_len = 0 if args.lk.end == END_OF_FILE else <int64_t> (args.lk.end - args.lk.start + 1)
-    return 0
+    return 0 if is_open(ctx, request, args) else -EBADF
 
 
 cdef int open_for_locks(Context *ctx, uint64_t nodeid) noexcept nogil:
@@ -73,15 +82,6 @@ cdef LockOwner *owner_of(Context *ctx, const Request *request, const fuse_lk_in 
     return owner
 
 
-cdef bint is_open(Context *ctx, const Request *request, const fuse_lk_in *args) noexcept nogil:
-    """Whether the guest has the file open as it says."""
-    cdef Handle *handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)
-    if handle == NULL:
-        return False
-    handle_release(&ctx.share.handles, handle)
-    return True
-
-
 cdef int op_getlk(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_lk_in *args = <const fuse_lk_in *> next_bytes(request, sizeof(fuse_lk_in))
     cdef fuse_lk_out out
@@ -90,9 +90,7 @@ cdef int op_getlk(Context *ctx, Request *request) noexcept nogil:
     cdef int error
     if not ctx.share.flags & FUSE_POSIX_LOCKS:
         return -ENOSYS
-    error = to_flock(args, &found)
-    if error == 0 and not is_open(ctx, request, args):
-        error = -EBADF
+    error = to_flock(ctx, request, args, &found)
     if error < 0:
         return error
     owner = owner_of(ctx, request, args, True, &error)
@@ -114,9 +112,7 @@ cdef int op_getlk(Context *ctx, Request *request) noexcept nogil:
 cdef int set_posix(Context *ctx, Request *request, const fuse_lk_in *args, bint waits) noexcept nogil:
     cdef LockOwner *owner
     cdef flock wanted
-    cdef int error = to_flock(args, &wanted)
-    if error == 0 and not is_open(ctx, request, args):
-        error = -EBADF
+    cdef int error = to_flock(ctx, request, args, &wanted)
     if error < 0:
         return error
     owner = owner_of(ctx, request, args, args.lk.type != F_UNLCK, &error)

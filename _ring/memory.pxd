@@ -24,4 +24,5 @@ cdef void region_unmap(Region *region) noexcept nogil
 cdef MemoryMap *map_create(Region **regions, uint32_t count) noexcept nogil
 cdef void map_free(MemoryMap *map) noexcept nogil
 cdef Region *map_find(const MemoryMap *map, uint64_t guest_addr) noexcept nogil
+cdef uint8_t *map_guest(const MemoryMap *map, uint64_t guest_addr, uint64_t size) noexcept nogil
 cdef uint8_t *map_user(const MemoryMap *map, uint64_t user_addr, uint64_t size) noexcept nogil

@@ -95,6 +95,14 @@ cdef Region *map_find(const MemoryMap *map, uint64_t guest_addr) noexcept nogil:
     return NULL
 
 
+cdef uint8_t *map_guest(const MemoryMap *map, uint64_t guest_addr, uint64_t size) noexcept nogil:
+    """Where the `size` bytes at the guest's address are, all in one region; NULL where they are not."""
+    cdef Region *region = map_find(map, guest_addr)
+    if region == NULL or size > region.size - (guest_addr - region.guest_addr):
+        return NULL
+    return region.host + (guest_addr - region.guest_addr)
+
+
 cdef uint8_t *map_user(const MemoryMap *map, uint64_t user_addr, uint64_t size) noexcept nogil:
     """Where the `size` bytes at the front-end's address are, all in one region; NULL where they are not."""
     cdef uint32_t i

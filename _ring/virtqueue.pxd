@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from .atomics cimport le16, load_relaxed16
 from .virtio_abi cimport virtio_desc, virtio_used_elem
 
 cdef enum QueueError:
@@ -61,6 +62,11 @@ cdef struct Virtqueue:
     int err_fd
     uint32_t inband_kicks   # they are messages to the control plane, which wakes the worker
     uint32_t call_kind      # a CallKind
+
+
+cdef inline uint16_t avail_entry(const Virtqueue *queue, uint16_t index) noexcept nogil:
+    """What the driver has put there: the head of a chain, if it is to be believed. `index` is free-running."""
+    return le16(load_relaxed16(queue.avail + 2 + (index & (queue.size - 1))))
 
 
 cdef bint ring_place(Virtqueue *queue, virtio_desc *desc, uint16_t *avail, uint16_t *used) noexcept nogil

@@ -53,7 +53,7 @@ cdef int ring_next(Virtqueue *queue, uint16_t *head) noexcept nogil:
         queue.seen_avail = index
         if index == queue.next_avail:
             return 0
-    head[0] = le16(load_relaxed16(queue.avail + 2 + (queue.next_avail & (queue.size - 1))))
+    head[0] = avail_entry(queue, queue.next_avail)
     if head[0] >= queue.size:
         return -<int> QUEUE_BAD_HEAD
     # A driver cannot have more chains in flight than descriptors: who sends the same one twice is stopped here.
