@@ -14,7 +14,8 @@ import sys
 import tomllib
 from typing import Any
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from generated import ROOT, write_or_check
+
 WIDTH = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "i32": 4, "i64": 8}
 C_TYPE = {name: f"{'u' if name[0] == 'u' else ''}int{name[1:]}_t" for name in WIDTH}
 STRUCT_CODE = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i32": "i", "i64": "q"}
@@ -183,22 +184,11 @@ def syscalls() -> str:
 
 
 def main() -> int:
-    wrong = []
     texts = {"virtiofsd/syscalls_abi.py": syscalls()}
     for table_name, (stem, module) in TARGETS.items():
         table = Table(ROOT / "tools/abi" / f"{table_name}.toml")
         texts |= {f"{stem}.h": table.header(), f"{stem}.pxd": table.pxd(f"{stem}.h"), module: table.python()}
-    for name, text in texts.items():
-        path = ROOT / name
-        if "--check" in sys.argv[1:]:
-            if not path.exists() or path.read_text() != text:
-                wrong.append(name)
-        else:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-    if wrong:
-        print(f"generate_abi: not as the tables say, run tools/generate_abi.py: {' '.join(wrong)}", file=sys.stderr)
-    return 1 if wrong else 0
+    return write_or_check("generate_abi", "tables", texts)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,18 @@ shells, docs/options.md and docs/differences.md; and the file by which libvirt f
 The texts around the options are in tools/docs/, where a line @NAME@ is the place of what is generated.
 """
 
-import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from generated import ROOT, write_or_check
+
 sys.path.insert(0, str(ROOT))
 
-from virtiofsd import __version__, discovery, options  # noqa: E402
-from virtiofsd.log import LEVELS  # noqa: E402
-from virtiofsd.options import GROUPS, INFORMATION, Option  # noqa: E402
-from virtiofsd.words import Choice, LogLevels  # noqa: E402
+from virtiofsd import __version__, discovery, options
+from virtiofsd.log import LEVELS
+from virtiofsd.options import GROUPS, INFORMATION, Option
+from virtiofsd.words import Choice, LogLevels
 
 # With those that the parser itself takes.
 OPTIONS = (*options.OPTIONS, Option("--help", None, None, False, "print a help text and exit", INFORMATION),
@@ -235,18 +235,7 @@ FILES: dict[str, Callable[[], str]] = {
 
 
 def main() -> int:
-    wrong = []
-    for name, make in FILES.items():
-        path, text = ROOT / name, make()
-        if "--check" in sys.argv[1:]:
-            if not path.exists() or path.read_text() != text:
-                wrong.append(name)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-    if wrong:
-        print(f"generate_docs: not as the options say, run tools/generate_docs.py: {' '.join(wrong)}", file=sys.stderr)
-    return 1 if wrong else 0
+    return write_or_check("generate_docs", "options", {name: make() for name, make in FILES.items()})
 
 
 if __name__ == "__main__":
