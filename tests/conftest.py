@@ -10,6 +10,7 @@ import pytest
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
+from tests.filesystem.support import Mounts
 from tests.running import Daemon
 
 StartDaemon = Callable[..., Daemon]
@@ -59,3 +60,14 @@ def fuse(device: VirtioFs) -> FuseClient:
     client = FuseClient(device)
     client.init()
     return client
+
+
+@pytest.fixture
+def mounts(tmp_path: pathlib.Path) -> Iterator[Mounts]:
+    """File systems to mount; they are unmounted when the test's daemons have ended."""
+    mounts = Mounts(tmp_path / "mounts")
+    mounts.folder.mkdir()
+    try:
+        yield mounts
+    finally:
+        mounts.close()

@@ -55,4 +55,3 @@ def word(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError("it is a text or a number")
     return str(value)
-

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
-from frontend.fuse_abi import GETATTR_IN, Opcode
+from frontend.fuse_abi import FSYNC_IN, GETATTR_IN, Opcode
 from frontend.fuse_transport import Ticket
 from frontend.memory import Region
 from frontend.vhost_user import ClosedError, Connection, readable
@@ -157,6 +157,13 @@ def ask_for_call(fuse: FuseClient, *, queue: int = 1) -> Ticket:
     """The same, by a driver that waits for a call."""
     fuse.device.queues[queue].arm()
     return ask(fuse, queue=queue)
+
+
+def submit_fsync(fuse: FuseClient, queue: int = 1, file: str = "file") -> Ticket:
+    """Of a file of the root, which is opened for it."""
+    node = fuse.lookup(1, file, queue=queue).nodeid
+    fh = fuse.open(node, queue=queue).fh
+    return fuse.submit(Opcode.FSYNC, node, FSYNC_IN.pack(fh=fh), queue=queue)
 
 
 def answered(fuse: FuseClient, tickets: Sequence[Ticket]) -> None:

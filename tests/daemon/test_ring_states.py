@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
-from frontend.fuse_abi import FSYNC_IN, OUT_HEADER, READ_IN, Opcode
+from frontend.fuse_abi import OUT_HEADER, READ_IN, Opcode
 from frontend.fuse_transport import Ticket
 from frontend.load import Generator
 from frontend.operations import getattr_op
@@ -27,6 +27,7 @@ from tests.daemon.support import (
     closing_lines,
     dismissed,
     not_answered,
+    submit_fsync,
     wait_for_line,
     wait_until,
     was_read,
@@ -311,12 +312,6 @@ def slow(hanging: HangingMount, start_daemon: StartDaemon) -> Daemon:
     daemon = start_daemon("--drain-timeout", "0.5", share=hanging.path)
     daemon.expected = [CLOSED]
     return daemon
-
-
-def submit_fsync(fuse: FuseClient, queue: int = QUEUE, file: str = "file") -> Ticket:
-    node = fuse.lookup(1, file, queue=queue).nodeid
-    fh = fuse.open(node, queue=queue).fh
-    return fuse.submit(Opcode.FSYNC, node, FSYNC_IN.pack(fh=fh), queue=queue)
 
 
 def test_a_ring_is_stopped_when_its_last_request_has_ended(hanging: HangingMount, start_daemon: StartDaemon) -> None:

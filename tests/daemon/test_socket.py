@@ -17,11 +17,21 @@ import pytest
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
-from frontend.fuse_abi import FSYNC_IN, Opcode
+from frontend.fuse_abi import Opcode
 from frontend.vhost_user import Connection
 from tests.conftest import StartDaemon, program
 from tests.daemon.hanging import HangingMount
-from tests.daemon.support import CLOSED, answered, ask, dismissed, idle_files, talking_to, wait_for_line, wait_until
+from tests.daemon.support import (
+    CLOSED,
+    answered,
+    ask,
+    dismissed,
+    idle_files,
+    submit_fsync,
+    talking_to,
+    wait_for_line,
+    wait_until,
+)
 from tests.running import SECONDS, Daemon
 
 ROOT = os.geteuid() == 0
@@ -219,8 +229,7 @@ def test_requests_that_hang_do_not_keep_the_next_front_end_out(
         with VirtioFs(daemon.socket) as device:
             fuse = FuseClient(device)
             fuse.init()
-            node = fuse.lookup(1, "file").nodeid
-            fuse.submit(Opcode.FSYNC, node, FSYNC_IN.pack(fh=fuse.open(node).fh))
+            submit_fsync(fuse)
             hanging.wait_for_held()
         with VirtioFs(daemon.socket) as device:
             fuse = FuseClient(device)
@@ -235,10 +244,8 @@ def test_requests_in_flight_are_answered_before_the_daemon_ends(
     with VirtioFs(daemon.socket) as device:
         fuse = FuseClient(device)
         fuse.init()
-        node = fuse.lookup(1, "file").nodeid
-        fh = fuse.open(node).fh
         with hanging.hang(Opcode.FSYNC):
-            ticket = fuse.submit(Opcode.FSYNC, node, FSYNC_IN.pack(fh=fh))
+            ticket = submit_fsync(fuse)
             hanging.wait_for_held()
             daemon.process.send_signal(signal.SIGTERM)
             assert not device.connection.readable(0.3), "it is gone, or its connection"

@@ -15,7 +15,7 @@ import pytest
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient, FuseError
-from frontend.fuse_abi import FSYNC_IN, Opcode
+from frontend.fuse_abi import Opcode
 from frontend.load import Generator
 from frontend.memory import RegionSpec
 from frontend.operations import getattr_op
@@ -31,6 +31,7 @@ from tests.daemon.support import (
     dismissed,
     idle_files,
     resident_bytes,
+    submit_fsync,
     talking_to,
     visiting,
     wait_until,
@@ -336,10 +337,8 @@ def test_a_daemon_that_is_told_to_end_twice_ends_once(hanging: HangingMount, sta
     with VirtioFs(daemon.socket) as device:
         fuse = FuseClient(device)
         fuse.init()
-        node = fuse.lookup(1, "file").nodeid
-        fh = fuse.open(node).fh
         with hanging.hang(Opcode.FSYNC):
-            fuse.submit(Opcode.FSYNC, node, FSYNC_IN.pack(fh=fh))
+            submit_fsync(fuse)
             hanging.wait_for_held()
             for _ in range(2):
                 daemon.process.send_signal(signal.SIGTERM)

@@ -17,7 +17,7 @@ import pytest
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
 from tests.conftest import StartDaemon, program
-from tests.filesystem.support import WITH_HANDLES, Guest, Mounts, connected, session
+from tests.filesystem.support import WITH_HANDLES, Guest, Mounts, connected, opened, session
 from tests.running import BAD_LINE, SECONDS, Daemon
 
 Connect = Callable[..., Guest]
@@ -106,17 +106,6 @@ def fuse(daemon: Daemon, device: VirtioFs) -> Iterator[FuseClient]:
 
 
 @pytest.fixture
-def mounts(tmp_path: pathlib.Path) -> Iterator[Mounts]:
-    """File systems to mount; they are unmounted when the test's daemons have ended."""
-    mounts = Mounts(tmp_path / "mounts")
-    mounts.folder.mkdir()
-    try:
-        yield mounts
-    finally:
-        mounts.close()
-
-
-@pytest.fixture
 def start_daemon(mounts: Mounts, start_daemon: StartDaemon) -> Iterator[StartDaemon]:  # noqa: ARG001 - it outlives them
     """As everywhere; and a daemon whose front-end has gone is waited for, as it ends by itself."""
     started: list[Daemon] = []
@@ -148,3 +137,15 @@ def file_system(request: pytest.FixtureRequest, mounts: Mounts) -> pathlib.Path:
     folder = mounts.of(request.param) / "share"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def data() -> bytes:
+    return os.urandom(3 * 4096 + 123)
+
+
+@pytest.fixture
+def file(fuse: FuseClient, share: pathlib.Path, data: bytes) -> tuple[int, int]:
+    """Node and handle of a file with the data, open for reading and writing."""
+    (share / "file").write_bytes(data)
+    return opened(fuse, "file")

@@ -71,6 +71,12 @@ def give_back(fuse: FuseClient) -> None:
         fuse.batch_forget(nodes[start:start + 1000])
 
 
+def opened(fuse: FuseClient, name: str, flags: int = os.O_RDWR) -> tuple[int, int]:
+    """Node and handle of a file in the root."""
+    nodeid = fuse.lookup(ROOT, name).nodeid
+    return nodeid, fuse.open(nodeid, flags).fh
+
+
 @contextlib.contextmanager
 def refused(*numbers: int) -> Iterator[None]:
     """What is done inside must be answered with (one of) these errors."""

@@ -41,17 +41,6 @@ def guest(kernel: Kernel) -> Iterator[Guest]:
 
 
 @pytest.fixture
-def mounts(tmp_path: Path) -> Iterator[Mounts]:
-    """File systems to mount on the host; they are unmounted when the test's daemons have ended."""
-    mounts = Mounts(tmp_path / "mounts")
-    mounts.folder.mkdir()
-    try:
-        yield mounts
-    finally:
-        mounts.close()
-
-
-@pytest.fixture
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
     """The daemons and guests of one test."""
     scene = Scene(tmp_path)
