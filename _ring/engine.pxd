@@ -37,7 +37,7 @@ cdef struct Engine:
     uint64_t poll_limit        # ticks: the longest that a worker looks for requests before it sleeps
     uint32_t watchdog_armed    # a futex: 0 while all workers sleep
     uint32_t pollers           # workers that look for requests without sleeping, now
-    uint32_t pollers_max       # never all CPUs: the guest needs one
+    uint32_t pollers_max       # as many as there may be at once
     Request *spare_requests
     Request *all_requests
     uint32_t requests_lock

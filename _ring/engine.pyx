@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from .atomics cimport load_acquire32, load_pointer, store_release32
 from .chain cimport CHAIN_OK, chain_collect, chain_let_go, chain_look_ahead
 from .invariants cimport invariant
-from .linux cimport cpu_count, sys_close, sys_eventfd, sys_write
+from .linux cimport sys_close, sys_eventfd, sys_write
 from .mutex cimport lock, unlock
 from .memory cimport MemoryMap
 from .slowness cimport SLOW_US
@@ -15,10 +15,8 @@ from .virtqueue cimport QUEUE_MEMORY_GONE, QUEUE_OK, Virtqueue, ring_break, ring
 
 
 cdef int engine_init(Engine *engine, uint32_t requests) noexcept nogil:
-    cdef int64_t cpus = cpu_count()
     engine.ticks_per_us = ticks_per_us()
     engine.slow_ticks = SLOW_US * engine.ticks_per_us
-    engine.pollers_max = <uint32_t> (cpus / 2) if cpus > 1 else 0
     engine.requests_max = requests
     engine.event_fd = sys_eventfd()
     return engine.event_fd if engine.event_fd < 0 else 0

@@ -341,12 +341,6 @@ static inline int64_t clock_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* CPUs that the process may run on. */
-static inline int cpu_count(void) {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) < 0 ? 1 : CPU_COUNT(&set);
-}
-
 /* Opens the calling thread's scheduler statistics, and reads from them how many nanoseconds it has waited for a CPU. */
 static inline int open_schedstat(int proc_self_fd) {
     char path[48];

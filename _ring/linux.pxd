@@ -344,7 +344,6 @@ cdef extern from "linux.h" nogil:
     int64_t clock_realtime()
     int64_t clock_realtime_ns()
     int64_t clock_ns()
-    int cpu_count()
     int open_schedstat(int proc_self_fd)
     int thread_runnable(int proc_self_fd, int tid)
     uint64_t run_delay(int fd)

@@ -54,6 +54,7 @@ cdef struct Virtqueue:
     uint32_t signal_always  # the first after a start is unconditional
     uint64_t pushed         # chains returned, ever
     uint64_t signals
+    uint64_t looked_at      # ticks: when the worker last saw whether the driver wants a signal
     uint32_t call_lost      # a message found the channel full: the control plane sends it
 
     int kick_fd             # -1: none, the ring is polled

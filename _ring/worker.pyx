@@ -23,7 +23,7 @@ from .watched cimport watchdog_arm
 
 cdef enum:
     TURN = 64             # requests of one queue before the worker's next one has its turn
-    HOLD_US = 10          # how long a published reply may wait for others to share a signal with
+    HOLD_US = 10          # between looks whether the driver waits for what has been published
     LONG_BYTES = 16384    # a transfer that takes longer than that
     WAKE = 0xffffffffU    # in an epoll event: not a queue's kick
     EVENTS = 16
@@ -167,12 +167,16 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
 
 
 cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
-    """Serves what is available, a turn of it at most. True: there may be more."""
+    """Serves what is available, a turn of it at most. True: there may be more.
+
+    A driver that waits is woken by the first reply, so that it is awake when the next ones are there; those share a
+    signal, but for no longer than HOLD_US.
+    """
     cdef Engine *engine = lead.worker.engine
     cdef const Operation *operation
     cdef Request *request
-    cdef uint32_t held = 0
-    cdef uint64_t held_since = 0
+    cdef bint held = False
+    cdef uint64_t now
     cdef int got, _turn
     for _turn in range(TURN):
         if lead.thread.spare == NULL:
@@ -193,17 +197,16 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
             else:
                 if held and request.chain.readable_bytes + request.chain.writable_bytes > LONG_BYTES:
                     signal(engine, queue)
-                    held = 0
+                    held = False
                 serve_request(lead, request, operation)
                 if not leads(lead):
                     signal(engine, queue)
                     return False
+        now = ticks_now()
+        held = now - queue.looked_at <= HOLD_US * engine.ticks_per_us
         if not held:
-            held_since = ticks_now()
-            held = 1
-        elif ticks_now() - held_since > HOLD_US * engine.ticks_per_us:
+            queue.looked_at = now
             signal(engine, queue)
-            held = 0
     signal(engine, queue)
     return not lead.starved
 

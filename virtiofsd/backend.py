@@ -19,7 +19,7 @@ from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError
 from virtiofsd.guest_memory import SLOTS_MAX, GuestMemory, Region
 from virtiofsd.log import TRACE
 from virtiofsd.options import VRINGS_MAX
-from virtiofsd.placement import Placement
+from virtiofsd.placement import Placement, pollers
 from virtiofsd.sandbox import Inside
 from virtiofsd.settings import settings_of
 from virtiofsd.vhost_user_abi import FrontRequest
@@ -87,7 +87,8 @@ class Backend:
         self.queue_count = 1 + options.num_request_queues if options.num_request_queues else VRINGS_MAX
         self.device = Device(inside.root_fd, inside.proc_fd, settings_of(options), queues=self.queue_count,
                              descriptors=descriptors, pool_threads=pool_threads(options), requests=options.max_requests,
-                             poll_us=POLL_US if options.poll_us is None else options.poll_us, seccomp=inside.filter)
+                             poll_us=POLL_US if options.poll_us is None else options.poll_us, pollers=pollers(),
+                             seccomp=inside.filter)
         self.waiter = Waiter(self.device, options.drain_timeout, channel.peer_has_left)
         self.placement = Placement(self.device, options.workers or len(os.sched_getaffinity(0)))
         self.vrings = [Vring(self.device, self.placement, self.waiter, index) for index in range(self.queue_count)]

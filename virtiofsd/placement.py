@@ -1,6 +1,7 @@
 """Which worker of the data plane serves which vring, and moves where load has become uneven."""
 
 import logging
+import os
 from collections import defaultdict
 from typing import Protocol
 
@@ -8,7 +9,17 @@ HIPRIO = 0
 WORTH_WHILE = 0.8  # a move leaves the busier of two workers with at most so much of what it has had
 LEAST = 1000  # requests between two looks: with fewer nothing is crowded
 
+CPUS = os.cpu_count() or 1  # of the machine; asked before a sandbox hides it
+
 log = logging.getLogger(__name__)
+
+
+def pollers() -> int:
+    """How many workers may look for requests at once without sleeping. That takes a CPU whole, and the guest needs
+    some: half of those that the daemon may use. With a single one it may if the machine has others, for the guest.
+    """
+    ours = len(os.sched_getaffinity(0))
+    return ours // 2 or int(CPUS > 1)
 
 
 class Workers(Protocol):
