@@ -43,7 +43,7 @@ check: ## linters, types, generated files, and no Python on the path of a reques
 	@tools/setup check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/cython-lint _ring frontend bench
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint _ring frontend bench
 	$(BIN)/python tools/generate_abi.py --check
 	$(BIN)/python tools/generate_docs.py --check
 	$(if $(wildcard tools/check_hot_path.py),$(BIN)/python tools/check_hot_path.py)

@@ -69,7 +69,8 @@ cdef class Device:
     `root_fd`: the shared directory, opened with O_PATH; `proc_fd`: /proc/self/fd. Both stay the caller's. `settings` is
     a Settings; `descriptors` is RLIMIT_NOFILE, `pool_threads` the most there may be, `requests` the most that are in
     flight (more wait in their queues), `poll_us` how long a worker looks for requests before it sleeps, at most,
-    `pollers` how many workers do so at once, `seccomp` the seccomp filter of the threads. Raises OSError.
+    `pollers` how many workers do so at once, `idle_seconds` how long a descriptor that the guest does not use stays
+    open (0: as long as there is room), `seccomp` the seccomp filter of the threads. Raises OSError.
     """
 
     cdef Engine engine
@@ -85,7 +86,7 @@ cdef class Device:
     cdef bint open
 
     def __cinit__(self, int root_fd, int proc_fd, settings, *, int queues, int descriptors, int pool_threads,
-                  int requests=16384, int poll_us=50, int pollers=1, bytes seccomp=b""):
+                  int requests=16384, int poll_us=50, int pollers=1, double idle_seconds=0.0, bytes seccomp=b""):
         cdef uint64_t effective = 0, permitted = 0, inheritable = 0
         cdef int error, i, root
         if not 1 <= queues <= QUEUES_MAX:
@@ -120,6 +121,7 @@ cdef class Device:
             failed(error, "cannot set the data plane up")
         self.engine.poll_limit = poll_us * self.engine.ticks_per_us
         self.engine.pollers_max = pollers
+        self.engine.idle_ns = <int64_t> (idle_seconds * 1e9)
         self.engine.map = map_create(NULL, 0)
         root = sys_dup(root_fd)
         error = root if root < 0 else inodes_create(&share.inodes, &share.descriptors, root, proc_fd)

@@ -35,6 +35,7 @@ cdef struct Engine:
     uint64_t ticks_per_us
     uint64_t slow_ticks        # a request that took longer is slow
     uint64_t poll_limit        # ticks: the longest that a worker looks for requests before it sleeps
+    int64_t idle_ns            # a cached descriptor that was not used for so long is closed; 0: none
     uint32_t watchdog_armed    # a futex: 0 while all workers sleep
     uint32_t pollers           # workers that look for requests without sleeping, now
     uint32_t pollers_max       # as many as there may be at once

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32
+from .atomics cimport fetch_add32, fetch_sub32
 from .caller cimport keep_suid, keep_suid_as_caller
 from .chain cimport Chain, chain_trim_readable, chain_trim_writable, iovec_advance
 from .descriptors cimport descriptors_close, descriptors_open
@@ -17,7 +17,7 @@ from .fuse_abi cimport (
 from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
 from .inode_cache cimport inode_fd, make_room
 from .inode_lifetime cimport inode_acquire, inode_release
-from .inode_table cimport MOUNT_HANDLES, Inode, Mount
+from .inode_table cimport Inode, Mount
 from .linux cimport (
     AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENOSYS, ENXIO, EOPNOTSUPP, EPERM, EROFS,
     ESTALE, IOV_MAX, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC,
@@ -87,11 +87,6 @@ cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bi
     return FOPEN_CACHE_DIR if directory else 0
 
 
-cdef bint counts_opens(Context *ctx, const Inode *inode) noexcept nogil:
-    """Whether open files are counted: where an inode is only found by its name, which it may lose while open."""
-    return ctx.share.inodes.mounts[inode.mount].how != MOUNT_HANDLES
-
-
 cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory,
                     fuse_open_out *out) noexcept nogil:
     """A handle for `fd`, which may be a -errno and then is the answer. 0 or -errno.
@@ -113,7 +108,7 @@ cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint 
         if not directory and flags & O_ACCMODE == O_RDONLY and not ctx.share.flags & FUSE_POSIX_LOCKS:
             out.open_flags |= FOPEN_NOFLUSH   # nothing to write, and no locks to give up
         error = handle_add(&ctx.share.handles, fd, nodeid, inode.mount, flags, directory, &out.fh)
-        if error == 0 and counts_opens(ctx, inode):
+        if error == 0:
             fetch_add32(&inode.opens, 1)
     if inode != NULL:
         inode_release(&ctx.share.inodes, inode)
@@ -294,11 +289,10 @@ cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil:
         owner_drop(&ctx.share.locks, request.header.nodeid, args.lock_owner)
     closed = handle_close(&ctx.share.handles, handle)
     handle_release(&ctx.share.handles, handle)
-    if closed and ctx.share.inodes.by_name:
+    if closed:
         inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
         if inode != NULL:
-            if counts_opens(ctx, inode) and load_relaxed32(&inode.opens):
-                fetch_sub32(&inode.opens, 1)
+            fetch_sub32(&inode.opens, 1)
             inode_release(&ctx.share.inodes, inode)
     return reply(request, NULL, 0) if closed else -EBADF
 

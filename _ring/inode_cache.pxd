@@ -11,4 +11,5 @@ cdef bint same_birth(const Inode *inode, const linux_statx *stat) noexcept nogil
 cdef int mount_how(InodeTable *table, uint32_t mount, int fd, uint32_t kind) noexcept nogil
 cdef int inode_fd(InodeTable *table, Inode *inode) noexcept nogil
 cdef void make_room(InodeTable *table) noexcept nogil
+cdef void inodes_close_idle(InodeTable *table, bint opens_counted) noexcept nogil
 cdef uint32_t inodes_evict(InodeTable *table, uint32_t count) noexcept nogil

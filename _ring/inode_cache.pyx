@@ -12,7 +12,7 @@ from .inode_table cimport (
     SHARDS, Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
-    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, S_IFDIR, S_IFMT, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
+    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, S_IFDIR, S_IFMT, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
     clock_realtime, decimal, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
     numbered_elsewhere, sys_close, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat, sys_statx)
 from .mutex cimport lock, unlock
@@ -103,8 +103,6 @@ cdef int mount_how(InodeTable *table, uint32_t number, int fd, uint32_t kind) no
             if through >= 0:
                 sys_close(through)
                 how = MOUNT_HANDLES
-    if how == MOUNT_NAMES:
-        store_release32(&table.by_name, 1)
     store_release32(&mount.how, <uint32_t> how)
     return how
 
@@ -278,18 +276,9 @@ cdef bint found_by_name(InodeTable *table, Inode *inode, const linux_statx *stat
         and same_file(table, inode, &there))
 
 
-cdef bint can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
-    """Whether the file will be found again without its descriptor: it is not unlinked, and has a handle or a name.
-
-    The inode is EVICTING. What is learnt is kept in the record.
-    """
+cdef bint learn_handle(InodeTable *table, Inode *inode) noexcept nogil:
+    """Keeps the file's handle in the record of an inode that is EVICTING. False: it has none."""
     cdef linux_file_handle handle
-    cdef linux_statx stat
-    # A file without a name lives by its descriptors alone.
-    if sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat) < 0 or stat.stx_nlink == 0:
-        return False
-    if mount_how(table, inode.mount, inode.fd, inode.kind) != MOUNT_HANDLES:
-        return found_by_name(table, inode, &stat)
     if inode.handle_size:
         return True
     if file_handle(inode.fd, &handle) < 0:
@@ -301,38 +290,59 @@ cdef bint can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
     return True
 
 
-cdef Inode *choose_victim(InodeTable *table, Shard *shard) noexcept nogil:
-    """The least recently used inode of the shard that nobody uses now, out of the list, pinned and marked EVICTING."""
-    cdef int tries = 0
+cdef bint can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
+    """Whether the file will be found again without its descriptor: it is not unlinked, and has a handle or a name.
+
+    The inode is EVICTING. What is learnt is kept in the record.
+    """
+    cdef linux_statx stat
+    # A file without a name lives by its descriptors alone.
+    if sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat) < 0 or stat.stx_nlink == 0:
+        return False
+    if mount_how(table, inode.mount, inode.fd, inode.kind) != MOUNT_HANDLES:
+        return found_by_name(table, inode, &stat)
+    return learn_handle(table, inode)
+
+
+cdef bint can_rest(InodeTable *table, Inode *inode, bint opens_counted) noexcept nogil:
+    """Whether the descriptor of an inode that was not used lately need not stay open: the file has a handle.
+
+    That of a regular file that somebody has unlinked is all that keeps its data on the disk, where the guest has not
+    opened it: nobody will ask for it. `opens_counted`: the guest says what it opens. The inode is EVICTING.
+    """
+    cdef linux_statx stat
+    if mount_how(table, inode.mount, inode.fd, inode.kind) != MOUNT_HANDLES or not learn_handle(table, inode) or \
+            sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat) < 0:
+        return False
+    return stat.stx_nlink > 0 or (inode.kind == S_IFREG and opens_counted and not load_relaxed32(&inode.opens))
+
+
+cdef Inode *claim_last(InodeTable *table, Shard *shard) noexcept nogil:
+    """Claims the least recently used inode of the shard: out of the list, pinned and marked EVICTING. NULL: there is
+    none, or it gets a second chance since it was used. The shard is locked.
+    """
     cdef Inode *inode
     cdef uint64_t state
-    while shard.lru_last != NONE and tries < EVICT_TRIES:
-        tries += 1
-        inode = at_slot(table, shard.lru_last)
-        cache_remove(table, shard, inode)
-        state = load_relaxed64(&inode.state)
-        # A second chance for what was used since; and what is pinned now, but by its children, is used now.
-        if not inode.recent and not inode.flags & INODE_KEEP and state & PINS and \
-                state & PINS == <uint64_t> load_relaxed32(&inode.children) + (1 if inode.lookups else 0) and \
-                compare_exchange64(&inode.state, &state, (state | EVICTING) + 1):
-            return inode
-        inode.recent = 0
-        cache_insert(table, shard, inode)
+    if shard.lru_last == NONE:
+        return NULL
+    inode = at_slot(table, shard.lru_last)
+    cache_remove(table, shard, inode)
+    state = load_relaxed64(&inode.state)
+    # What is pinned now, but by its children, is used now.
+    if not inode.recent and not inode.flags & INODE_KEEP and state & PINS and \
+            state & PINS == <uint64_t> load_relaxed32(&inode.children) + (1 if inode.lookups else 0) and \
+            compare_exchange64(&inode.state, &state, (state | EVICTING) + 1):
+        return inode
+    inode.recent = 0
+    cache_insert(table, shard, inode)
     return NULL
 
 
-cdef bint evict_one(InodeTable *table, Shard *shard) noexcept nogil:
-    cdef Inode *inode
+cdef bint settle(InodeTable *table, Shard *shard, Inode *inode, bint closes) noexcept nogil:
+    """Closes the descriptor of a claimed inode, or puts it back. Whether it was closed."""
     cdef int fd = -1
-    cdef bint reopens
     lock(&shard.lock)
-    inode = choose_victim(table, shard)
-    unlock(&shard.lock)
-    if inode == NULL:
-        return False
-    reopens = can_reopen(table, inode)
-    lock(&shard.lock)
-    if reopens:
+    if closes:
         fd = inode.fd
         store_fd(inode, -1)
     else:
@@ -345,6 +355,47 @@ cdef bint evict_one(InodeTable *table, Shard *shard) noexcept nogil:
     sys_close(fd)
     fetch_sub32(&table.account.cached, 1)
     return True
+
+
+cdef bint evict_one(InodeTable *table, Shard *shard) noexcept nogil:
+    cdef Inode *inode = NULL
+    cdef int tries = 0
+    lock(&shard.lock)
+    while inode == NULL and shard.lru_last != NONE and tries < EVICT_TRIES:
+        tries += 1
+        inode = claim_last(table, shard)
+    unlock(&shard.lock)
+    return inode != NULL and settle(table, shard, inode, can_reopen(table, inode))
+
+
+cdef void close_idle(InodeTable *table, Shard *shard, bint opens_counted) noexcept nogil:
+    """Goes once through the shard's cached descriptors."""
+    cdef Inode *inode
+    cdef uint32_t left = 0
+    cdef uint32_t slot
+    lock(&shard.lock)
+    slot = shard.lru_first
+    while slot != NONE:
+        left += 1
+        slot = at_slot(table, slot).lru_next
+    unlock(&shard.lock)
+    while left:
+        left -= 1
+        lock(&shard.lock)
+        inode = claim_last(table, shard)
+        unlock(&shard.lock)
+        if inode != NULL:
+            settle(table, shard, inode, can_rest(table, inode, opens_counted))
+
+
+cdef void inodes_close_idle(InodeTable *table, bint opens_counted) noexcept nogil:
+    """Closes the cached descriptors of inodes that were not used since the last time, where they are opened again by
+    handle: what the host deletes then is gone from its disk at once, and what the guest only looked at takes no memory
+    of the host's. May sleep; only one thread is at it.
+    """
+    cdef int shard
+    for shard in range(SHARDS):
+        close_idle(table, table.shards + shard, opens_counted)
 
 
 cdef uint32_t inodes_evict(InodeTable *table, uint32_t count) noexcept nogil:

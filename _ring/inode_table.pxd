@@ -35,6 +35,13 @@ cdef enum InodeFlags:
     INODE_BY_CTIME = 16         # the file system knows no birth times: `born` is the last change
 
 
+# Of descriptors that the guest did not use lately.
+cdef enum IdleClosing:
+    IDLE_CLOSING_NONE
+    IDLE_CLOSING_DUE
+    IDLE_CLOSING_RUNS
+
+
 cdef enum MountHow:
     MOUNT_UNKNOWN
     MOUNT_HANDLES               # a closed descriptor is opened again by file handle
@@ -57,7 +64,7 @@ cdef struct Inode:
     uint32_t parent             # where it was last seen, kept where there are no handles: a slot that is pinned for it
     uint32_t name               # in that directory
     uint32_t children           # pins of its children
-    uint32_t opens              # files the guest has open, counted where there are no handles
+    uint32_t opens              # files the guest has open
     uint16_t kind               # S_IFMT bits of its mode
     uint8_t flags
     uint8_t recent              # used since the eviction looked last
@@ -113,10 +120,10 @@ cdef struct InodeTable:
     uint32_t tree_lock          # of parents and names
     uint32_t to_close           # slots whose descriptor is yet to be closed, linked by hash_next
     uint32_t to_close_count
+    uint32_t idle_closing       # an IdleClosing
     uint32_t known              # inodes that the guest knows, the root not counted
     uint32_t no_handles         # file handles are not to be used
     uint32_t slow_classes       # of all mounts
-    uint32_t by_name            # there is a mount whose files are found by name
     NameArena names
     uint32_t next_victim        # shard in which eviction looks next
     int root_fd

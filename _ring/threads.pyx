@@ -2,9 +2,12 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport load_relaxed32
+from .atomics cimport compare_exchange32, load_relaxed32, store_release32
 from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, notify, post_event, signal
+from .fuse_abi cimport FUSE_NO_OPEN_SUPPORT
+from .inode_cache cimport inodes_close_idle
 from .inode_lifetime cimport inodes_close_pending
+from .inode_table cimport IDLE_CLOSING_DUE, IDLE_CLOSING_NONE, IDLE_CLOSING_RUNS
 from .linux cimport ENOMEM, calloc, free, pthread_join, sys_futex_wait, thread_name, thread_start
 from .lock_owners cimport cancel_again
 from .mutex cimport lock, unlock
@@ -63,8 +66,13 @@ cdef void run_request(Thread *thread, Request *request) noexcept nogil:
 
 cdef void do_chores(Share *share) noexcept nogil:
     cdef uint32_t pause = 0
+    cdef uint32_t due = IDLE_CLOSING_DUE
     if load_relaxed32(&share.inodes.to_close):
         inodes_close_pending(&share.inodes)
+    if load_relaxed32(&share.inodes.idle_closing) == due and \
+            compare_exchange32(&share.inodes.idle_closing, &due, IDLE_CLOSING_RUNS):
+        inodes_close_idle(&share.inodes, not share.flags & FUSE_NO_OPEN_SUPPORT)
+        store_release32(&share.inodes.idle_closing, IDLE_CLOSING_NONE)
     while load_relaxed32(&share.locks.cancelling) and cancel_again(&share.locks):
         sys_futex_wait(&pause, 0, CANCEL_NS)
 

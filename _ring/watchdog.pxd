@@ -1,6 +1,6 @@
 # Notices a worker whose thread does not come back from a system call, and has another thread take over.
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 
 from .linux cimport pthread_t
 from .pool cimport Pool
@@ -13,6 +13,7 @@ cdef struct Watchdog:
     uint32_t running
     pthread_t thread
     Worker **workers       # QUEUES_MAX of them, NULL where there is none
+    int64_t idle_closing_at    # by clock_ns()
 
 
 cdef int watchdog_start(Watchdog *watchdog, Pool *pool, Worker **workers) noexcept nogil

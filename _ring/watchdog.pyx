@@ -3,14 +3,17 @@
 What is known to sleep does not run on a worker in the first place. What sleeps unexpectedly (a lookup on a disk that
 does not answer, anything on a network file system that is gone) keeps its thread; the worker's queues get another
 one.
+
+It also knows when it is time to close descriptors that the guest does not use.
 """
 
 from libc.stdint cimport int64_t, uint32_t
 
-from .atomics cimport fetch_add32, load_acquire32, load_pointer, load_relaxed32, store_release32
+from .atomics cimport compare_exchange32, fetch_add32, load_acquire32, load_pointer, load_relaxed32, store_release32
 from .engine cimport Engine, notify
-from .linux cimport pthread_join, sys_futex_wait, sys_futex_wake, thread_runnable, thread_name, thread_start
-from .pool cimport Pool, pool_offer
+from .inode_table cimport IDLE_CLOSING_DUE, IDLE_CLOSING_NONE, InodeTable
+from .linux cimport clock_ns, pthread_join, sys_futex_wait, sys_futex_wake, thread_runnable, thread_name, thread_start
+from .pool cimport Pool, pool_nudge, pool_offer
 from .threads cimport threads_start
 from .watched cimport Watched
 from .worker cimport QUEUES_MAX, Worker
@@ -18,6 +21,7 @@ from .worker cimport QUEUES_MAX, Worker
 cdef enum:
     STUCK_LOOKS = 2
     LOAD_LOOKS = 100      # ticks between looks at how the load is spread
+    IDLE_ROUNDS = 2
     STACK = 1 << 17
 
 cdef int64_t TICK_NS = 1000000
@@ -55,6 +59,35 @@ cdef bint look(Watchdog *watchdog) noexcept nogil:
     return busy
 
 
+cdef bint idle_closing_begins(Watchdog *watchdog) noexcept nogil:
+    """Has a thread of the pool close descriptors that were not used lately, if it is time to."""
+    cdef Engine *engine = watchdog.pool.engine
+    cdef InodeTable *inodes = &engine.share.inodes
+    cdef uint32_t none = IDLE_CLOSING_NONE
+    cdef int64_t now
+    if not engine.idle_ns:
+        return False
+    now = clock_ns()
+    if now < watchdog.idle_closing_at:
+        return False
+    watchdog.idle_closing_at = now + engine.idle_ns
+    if load_relaxed32(&engine.share.descriptors.cached) and \
+            compare_exchange32(&inodes.idle_closing, &none, IDLE_CLOSING_DUE):
+        pool_nudge(watchdog.pool)
+    return True
+
+
+cdef void sleep_until_armed(Watchdog *watchdog, uint32_t *armed) noexcept nogil:
+    """While the guest is idle, descriptors are closed twice: the second time finds none that was used."""
+    cdef Engine *engine = watchdog.pool.engine
+    cdef int64_t left
+    cdef int rounds = 0
+    while not load_acquire32(armed) and not load_acquire32(&watchdog.stopping):
+        left = watchdog.idle_closing_at - clock_ns()
+        sys_futex_wait(armed, 0, (left if left > 0 else 1) if engine.idle_ns and rounds < IDLE_ROUNDS else -1)
+        rounds += idle_closing_begins(watchdog)
+
+
 cdef void *watchdog_main(void *argument) noexcept nogil:
     cdef Watchdog *watchdog = <Watchdog *> argument
     cdef Engine *engine = watchdog.pool.engine
@@ -62,10 +95,12 @@ cdef void *watchdog_main(void *argument) noexcept nogil:
     cdef uint32_t pause = 0
     cdef uint32_t looks = 0
     thread_name("watchdog")
+    watchdog.idle_closing_at = clock_ns() + engine.idle_ns
     while not load_acquire32(&watchdog.stopping):
-        sys_futex_wait(armed, 0, -1)
+        sleep_until_armed(watchdog, armed)
         while not load_acquire32(&watchdog.stopping):
             sys_futex_wait(&pause, 0, TICK_NS)
+            idle_closing_begins(watchdog)
             looks += 1
             if looks % LOAD_LOOKS == 0 and load_relaxed32(&engine.load_watched):
                 store_release32(&engine.load_due, 1)

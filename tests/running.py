@@ -76,6 +76,15 @@ class Daemon(BackEnd):
                     found.append(int(task.name))
         return found
 
+    def switches(self) -> dict[str, tuple[str, ...]]:
+        """How often each thread has slept and was woken, by its name and number."""
+        found = {}
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                status = (task / "status").read_text()
+                found[f"{status.split()[1]} {task.name}"] = tuple(re.findall(r"ctxt_switches:\s*(\d+)", status))
+        return found
+
     def finish(self) -> list[str]:
         """Ends the daemon. What was wrong with it, a line each."""
         died = not self.alive and self.process.returncode != self.exit_status

@@ -154,6 +154,8 @@ OPTIONS = (
            differs=Difference("never", "waking a thread takes longer than most requests do")),
     Option("--max-requests", "N", number(64, 1 << 20), 16384, "most requests in flight; more wait in their queues",
            PERFORMANCE),
+    Option("--descriptor-timeout", "SECONDS", seconds, 30.0, "how long the descriptor of a file that the guest has "
+           "not opened stays cached without being used; 0: as long as there is room", PERFORMANCE),
     Option("--rlimit-nofile", "N", number(0, 1 << 30), None, "most file descriptors of the daemon, from 256; 0: leave "
            "the limit as it is", PERFORMANCE, usual="1000000, or what the system allows"),
 

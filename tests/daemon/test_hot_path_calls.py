@@ -174,16 +174,6 @@ def test_data_goes_straight_between_the_file_and_the_guests_memory(scene: Scene,
 
 # Nothing to do
 
-def switches(daemon: Daemon) -> dict[str, tuple[str, ...]]:
-    """How often each thread has slept and was woken."""
-    found = {}
-    for task in pathlib.Path(f"/proc/{daemon.process.pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            status = (task / "status").read_text()
-            found[f"{task.name} {status.split()[1]}"] = tuple(re.findall(r"ctxt_switches:\s*(\d+)", status))
-    return found
-
-
 def test_an_idle_guest_wakes_nobody(daemon: Daemon) -> None:
     """After much of all kinds, and once the threads that were for that have gone, no thread runs at all."""
     (daemon.share / "file").write_bytes(bytes(MIB))
@@ -198,6 +188,6 @@ def test_an_idle_guest_wakes_nobody(daemon: Daemon) -> None:
             fuse.write(node, fh, 0, bytes(PAGE), queue=queue)
             fuse.fsync(node, fh, queue=queue)
         time.sleep(LINGER)
-        before = switches(daemon)
+        before = daemon.switches()
         time.sleep(IDLE)
-        assert switches(daemon) == before
+        assert daemon.switches() == before
