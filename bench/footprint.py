@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 STARTS, QUICK_STARTS = 15, 5
 IDLE_SECONDS, QUICK_IDLE_SECONDS = 10, 2
-SETTLE_SECONDS = 0.5
+SETTLE_SECONDS, ENDING_SECONDS = 0.5, 7.0      # until memory is given back, until surplus threads have ended
 FOLDER_FILES = 10_000
 INODES, QUICK_INODES = (20_000, 1_000_000), (20_000,)
 
@@ -92,7 +92,7 @@ def rest(contestant: Contestant, work: pathlib.Path, seconds: int) -> dict[str, 
     with Session(contestant, work, work / "rest") as session:
         for _ in range(1000):
             session.fuse.getattr(1)
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(ENDING_SECONDS)
         sleeps, cpu = Threads.of(session.pid).sleeps, session.back_end.cpu_seconds()
         time.sleep(seconds)
         return {"idle_seconds": seconds, "idle_sleeps": Threads.of(session.pid).sleeps - sleeps,

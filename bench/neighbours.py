@@ -92,6 +92,13 @@ def opened(session: Session, path: pathlib.Path, flags: int = os.O_RDWR) -> tupl
     return node, session.fuse.open(node, flags).fh
 
 
+def removed(session: Session, path: pathlib.Path, node: int, fh: int) -> None:
+    """Closes the file and takes it off the disk, which a guest that remembers it might prevent."""
+    session.fuse.release(node, fh)
+    path.unlink()
+    session.fuse.forget(node)
+
+
 @contextlib.contextmanager
 def fsync(session: Session) -> Iterator[Neighbour]:
     path = session.share / f"dirty-{session.contestant.name}"
@@ -100,8 +107,7 @@ def fsync(session: Session) -> Iterator[Neighbour]:
             file.write(bytes(MIB))
     node, fh = opened(session, path)
     yield Neighbour([fsync_op(node, fh)])
-    session.fuse.release(node, fh)
-    path.unlink()
+    removed(session, path, node, fh)
 
 
 @contextlib.contextmanager
@@ -181,8 +187,7 @@ def throttled_writes(session: Session) -> Iterator[Neighbour]:
     path.touch()
     node, fh = opened(session, path)
     yield Neighbour(write_ops(node, fh, MIB, THROTTLED_MIB * MIB), depth=4)
-    session.fuse.release(node, fh)
-    path.unlink()
+    removed(session, path, node, fh)
 
 
 CASES = (
