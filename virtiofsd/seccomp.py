@@ -35,7 +35,7 @@ THREAD = """
 DATA_PLANE = THREAD + """
     close copy_file_range dup fallocate fchdir fchmodat fchownat fcntl fdatasync flock fstat fstatfs fsync ftruncate
     getdents64 getxattr ioctl linkat listxattr lseek mkdirat mknodat name_to_handle_at newfstatat
-    open_by_handle_at openat openat2 pread64 preadv preadv2 pwritev pwritev2 read readlinkat readv removexattr renameat2
+    open_by_handle_at openat pread64 preadv preadv2 pwritev pwritev2 read readlinkat readv removexattr renameat2
     setxattr statx symlinkat syncfs truncate unlinkat utimensat write writev
 
     capget capset prctl seccomp setgroups setresgid setresuid umask unshare
@@ -63,7 +63,7 @@ OPTIONAL = """
     alarm cachestat clone3 fchmodat2 get_mempolicy getxattrat inotify_add_watch inotify_init inotify_init1
     inotify_rm_watch io_uring_enter io_uring_register io_uring_setup ioprio_get ioprio_set landlock_add_rule
     landlock_create_ruleset landlock_restrict_self listmount listxattrat lsm_get_self_attr map_shadow_stack mbind
-    memfd_create memfd_secret mlock2 mlockall mseal munlockall perf_event_open pidfd_open pkey_alloc pkey_free
+    memfd_create memfd_secret mlock2 mlockall mseal munlockall openat2 perf_event_open pidfd_open pkey_alloc pkey_free
     pkey_mprotect process_madvise readahead removexattrat sched_getattr sched_setaffinity sched_setattr sched_setparam
     sched_setscheduler sendfile set_mempolicy set_mempolicy_home_node setpriority setrlimit setxattrat splice statmount
     sync_file_range timer_create timer_delete timer_getoverrun timer_gettime timer_settime userfaultfd
