@@ -1,11 +1,9 @@
 """Who starts a virtiofsd, and with which words: libvirt, Kata Containers and others, each word for word."""
 
 import contextlib
-import functools
 import grp
 import os
 import pathlib
-import pwd
 import resource
 import socket
 import subprocess
@@ -13,9 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import pytest
-
 from tests.conftest import program
+from tests.daemon.sandboxed import NOBODY, SUB_IDS, given_ids
 
 ROOT = os.geteuid() == 0
 WAITS = "Waiting for vhost-user socket connection"
@@ -27,16 +24,7 @@ class Place(NamedTuple):
     share: pathlib.Path
     socket: pathlib.Path
     fd: int
-    user: "PlainUser | None" = None
-
-
-class PlainUser(NamedTuple):
-    """Somebody with ids in /etc/subuid and /etc/subgid."""
-
-    uid: int
-    gid: int
-    uids: tuple[int, int]
-    gids: tuple[int, int]
+    plain: bool = False  # the daemon is that of a user without rights
 
 
 class Caller(NamedTuple):
@@ -66,11 +54,10 @@ def libvirt(place: Place) -> list[str]:
 
 
 def libvirt_session(place: Place) -> list[str]:
-    assert place.user
-    user = place.user
+    assert place.plain
     return [f"--fd={place.fd}", "--shared-dir", str(place.share),
-            f"--uid-map=:0:{user.uid}:1:", f"--uid-map=:1:{user.uids[0]}:{user.uids[1]}:",
-            f"--gid-map=:0:{user.gid}:1:", f"--gid-map=:1:{user.gids[0]}:{user.gids[1]}:"]
+            *(f"--{kind}-map=:{inside}:{outside}:{count}:" for kind in ("uid", "gid")
+              for inside, outside, count in ((0, NOBODY, 1), (1, *SUB_IDS)))]
 
 
 def kata_go(place: Place) -> list[str]:
@@ -129,7 +116,7 @@ def microvm_nix(place: Place) -> list[str]:
 
 def mkosi(place: Place) -> list[str]:
     return ["--shared-dir", str(place.share), "--xattr", "--no-announce-submounts", "--sandbox=chroot",
-            f"--inode-file-handles={'never' if place.user else 'prefer'}", "--fd", str(place.fd)]
+            f"--inode-file-handles={'never' if place.plain else 'prefer'}", "--fd", str(place.fd)]
 
 
 def container(place: Place) -> list[str]:
@@ -171,23 +158,6 @@ CALLERS = {
 MAY_WARN = ("is deprecated: ", "--syslog: /dev/log: ")
 
 
-@functools.cache
-def plain_user() -> PlainUser | None:
-    """The first who has sub-ids on this machine."""
-    def ranges(path: str) -> dict[str, tuple[int, int]]:
-        with contextlib.suppress(OSError):
-            lines = [line.split(":") for line in pathlib.Path(path).read_text().splitlines() if line.count(":") == 2]
-            return {name: (int(first), int(count)) for name, first, count in lines}
-        return {}
-
-    uids, gids = ranges("/etc/subuid"), ranges("/etc/subgid")
-    for name in uids.keys() & gids.keys():
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return PlainUser(entry.pw_uid, entry.pw_gid, uids[name], gids[name])
-    return None
-
-
 @contextlib.contextmanager
 def listening(path: pathlib.Path) -> Iterator[int]:
     with socket.socket(socket.AF_UNIX) as made:
@@ -216,31 +186,27 @@ sys.exit(cli.main())
 """
 
 
-def run_by(user: PlainUser | None, fakes_root: bool) -> list[str]:
-    if user is None:
+def run_by(plain: bool, fakes_root: bool, folder: pathlib.Path) -> list[str]:
+    if not plain:
         return program()
-    return [sys.executable, "-c", BECOME, str(user.uid), str(user.gid), str(int(fakes_root))]
+    return [*given_ids(folder), sys.executable, "-c", BECOME, str(NOBODY), str(NOBODY), str(int(fakes_root))]
 
 
 @contextlib.contextmanager
 def started_by(caller: Caller, folder: pathlib.Path) -> Iterator[tuple[Place, subprocess.Popen[bytes]]]:
-    user = None
-    if caller.plain and ROOT:
-        user = plain_user()
-        if user is None:
-            pytest.skip("no plain user of this machine has sub-ids")
+    plain = caller.plain and ROOT
     share, path = folder / caller.share, folder / "socket"
     share.mkdir()
     (share / "file").write_text("hello")
-    if user:
+    if plain:
         for made in (folder, share, share / "file"):
-            os.chown(made, user.uid, user.gid)
+            os.chown(made, NOBODY, NOBODY)
     with contextlib.ExitStack() as stack:
         fd = stack.enter_context(listening(path)) if caller.hands_over else -1
-        place = Place(share, pathlib.Path("socket") if caller.relative else path, fd, user)
+        place = Place(share, pathlib.Path("socket") if caller.relative else path, fd, plain)
         with (folder / "log").open("wb") as log:
             daemon = subprocess.Popen(
-                [*caller.prefix, *run_by(user, caller.fakes_root), *caller.words(place)],
+                [*caller.prefix, *run_by(plain, caller.fakes_root, folder), *caller.words(place)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[fd] if caller.hands_over else [],
                 env=environment(caller), cwd=folder)
         try:

@@ -23,6 +23,7 @@ from tests.running import SECONDS, Daemon
 REPOSITORY = pathlib.Path(__file__).parents[2]
 PROBE = REPOSITORY / "tests" / "daemon" / "sandbox_probe.py"
 NOBODY = 65534
+SUB_IDS = (200_000, 65_536)     # the first, and how many
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make this sandbox, or become another user")
 
@@ -102,6 +103,16 @@ def nobodys_python(bounded: bool = True) -> tuple[str, ...]:
         if check.returncode == 0:
             return words
     pytest.skip("a user without rights cannot run the daemon here: it lies where only others can read it")
+
+
+def given_ids(folder: pathlib.Path) -> list[str]:
+    """Words before those of a program, for which the user without rights may use SUB_IDS (subuid(5)), too."""
+    if not shutil.which("newuidmap"):
+        pytest.skip("there is no newuidmap (Debian: uidmap)")
+    file = folder / "sub-ids"
+    file.write_text("nobody:{}:{}\n".format(*SUB_IDS))
+    in_its_place = 'mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", in_its_place, str(file)]
 
 
 @contextlib.contextmanager

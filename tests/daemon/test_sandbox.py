@@ -1,11 +1,9 @@
 """The sandbox, from inside: what code that has taken the daemon over could reach; and from outside: two processes."""
 
-import contextlib
 import ctypes
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import stat
@@ -19,7 +17,9 @@ from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
 from tests.daemon.sandboxed import (
     PROBE,
+    SUB_IDS,
     Sandboxed,
+    given_ids,
     needs_root,
     nobodys_folder,
     nobodys_python,
@@ -246,23 +246,12 @@ def test_the_process_outside_keeps_nearly_nothing(sandboxed: Sandboxed) -> None:
     assert f"CapPrm:\t{wanted:016x}" in status
 
 
-def subordinate_ids() -> tuple[str, str]:
-    """The options for ranges of ids that the user without rights may use, as root's in the sandbox and others."""
-    found = []
-    for file in ("/etc/subuid", "/etc/subgid"):
-        with contextlib.suppress(FileNotFoundError, StopIteration):
-            line = next(line for line in pathlib.Path(file).read_text().split() if line.startswith("nobody:"))
-            found.append(":0:{}:{}:".format(*line.split(":")[1:]))
-    if len(found) < 2 or not shutil.which("newuidmap"):
-        pytest.skip("there is no newuidmap, or no range of ids for nobody in /etc/subuid and /etc/subgid")
-    return found[0], found[1]
-
-
 @pytest.mark.parametrize("mode", ["user"], indirect=True)
-def test_a_user_with_a_range_of_ids_is_root_of_it(start: Start) -> None:
-    uids, gids = subordinate_ids()
-    first = int(uids.split(":")[2])
-    daemon = start("--uid-map", uids, "--gid-map", gids, "--keep-listening", bounded=False)
+def test_a_user_with_a_range_of_ids_is_root_of_it(start: Start, tmp_path: pathlib.Path) -> None:
+    first, count = SUB_IDS
+    mapping = f":0:{first}:{count}:"
+    daemon = start("--uid-map", mapping, "--gid-map", mapping, "--keep-listening", through=given_ids(tmp_path),
+                   bounded=False)
     daemon.share.chmod(0o777)
     daemon.share.parent.chmod(0o711)
     found = daemon.ask("privileges")
@@ -280,12 +269,12 @@ def test_a_user_with_a_range_of_ids_is_root_of_it(start: Start) -> None:
 
 
 @pytest.mark.parametrize("mode", ["user"], indirect=True)
-def test_ids_that_a_user_may_not_use_are_refused(mode: str) -> None:  # noqa: ARG001
-    subordinate_ids()
+def test_ids_that_a_user_may_not_use_are_refused(mode: str, tmp_path: pathlib.Path) -> None:  # noqa: ARG001
+    through = given_ids(tmp_path)
     with public_folder() as public:
         folder = nobodys_folder(public)
-        result = subprocess.run([*nobodys_python(bounded=False), "-m", "virtiofsd", "--socket-path", folder / "socket",
-                                 "--shared-dir", folder / "share", "--uid-map", ":0:1:10:"],
+        result = subprocess.run([*through, *nobodys_python(bounded=False), "-m", "virtiofsd",
+                                 "--socket-path", folder / "socket", "--shared-dir", folder / "share", "--uid-map", ":0:1:10:"],
                                 capture_output=True, text=True)
         assert result.returncode == 1
         assert result.stderr.startswith("virtiofsd: newuidmap 0 1 10: ")
