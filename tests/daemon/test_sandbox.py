@@ -274,7 +274,8 @@ def test_ids_that_a_user_may_not_use_are_refused(mode: str, tmp_path: pathlib.Pa
     with public_folder() as public:
         folder = nobodys_folder(public)
         result = subprocess.run([*through, *nobodys_python(bounded=False), "-m", "virtiofsd",
-                                 "--socket-path", folder / "socket", "--shared-dir", folder / "share", "--uid-map", ":0:1:10:"],
+                                 "--socket-path", folder / "socket", "--shared-dir", folder / "share",
+                                 "--uid-map", ":0:1:10:"],
                                 capture_output=True, text=True)
         assert result.returncode == 1
         assert result.stderr.startswith("virtiofsd: newuidmap 0 1 10: ")
