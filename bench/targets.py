@@ -100,11 +100,15 @@ class Result:
         return [row for row in self.rows if REFERENCE in row["ratios"]]
 
 
-def bare_host(result: Result, row: Row, variant: Variant, value: str) -> str:
+def bare_host(result: Result, row: Row, value: str) -> float | None:
     """What the host's own system calls would reach, without guest and daemon: nothing gets there."""
-    alone = result.row(row["row"], variant._replace(guest=SPINNING, placement=APART, queues=1))
+    alone = result.row(row["row"], at(row["depth"]))
     host = alone["contestants"].get(HOST) if alone else None
-    return f"the bare host: {host[value] / row['contestants'][REFERENCE][value]:.3g}" if host else ""
+    return host[value] / row["contestants"][REFERENCE][value] if host else None
+
+
+def bare_host_note(found: float | None) -> str:
+    return f"the bare host: {found:.3g}" if found else ""
 
 
 def target_bounds(result: Result, target: Target) -> Iterator[Bound]:
@@ -125,7 +129,7 @@ def target_bounds(result: Result, target: Target) -> Iterator[Bound]:
                 continue
             bound = Bound(f"{what}: {label}", value, limit, at_least, busy_note)
             if row and bound.verdict == "missed" and target.to == REFERENCE and label in ("rate", "CPU"):
-                notes = [busy_note, bare_host(result, row, target.variant, "rate" if label == "rate" else "cpu_us")]
+                notes = [busy_note, bare_host_note(bare_host(result, row, "rate" if label == "rate" else "cpu_us"))]
                 bound = bound._replace(note=", ".join(filter(None, notes)))
             yield bound
 
@@ -171,10 +175,11 @@ def geometric_mean(values: Iterable[float]) -> float | None:
 
 def overall_bounds(result: Result) -> Iterator[Bound]:
     ratios = [(row["ratios"][REFERENCE], row) for row in result.compared() if row["placement"] == APART]
-    count = f"{len(ratios)} rows"
-    mean = {key: geometric_mean(ratio[key] for ratio, _ in ratios) for key in ("rate", "cpu")}
-    yield Bound("geometric mean of all rows: rate", mean["rate"], MEAN_RATE, True, count)
-    yield Bound("geometric mean of all rows: CPU", mean["cpu"], MEAN_CPU, False, count)
+    for key, of_host, limit in (("rate", "rate", MEAN_RATE), ("cpu", "cpu_us", MEAN_CPU)):
+        hosts = [found for _, row in ratios if (found := bare_host(result, row, of_host))]
+        note = ", ".join(filter(None, [f"{len(ratios)} rows", bare_host_note(geometric_mean(hosts))]))
+        yield Bound(f"geometric mean of all rows: {key.replace('cpu', 'CPU')}",
+                    geometric_mean(ratio[key] for ratio, _ in ratios), limit, key == "rate", note)
     worst = min(ratios, key=lambda each: each[0]["rate"], default=None)
     note = f"{worst[1]['row']}, depth {worst[1]['depth']}, {worst[1]['guest']}" if worst else ""
     yield Bound("the worst row: rate", worst[0]["rate"] if worst else None, WORST_RATE, True, note)
