@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from bench.sessions import OURS, REFERENCE
 
@@ -41,7 +42,10 @@ def canvas(lines: int, title: str, note: str) -> tuple[Figure, Axes]:
     axes.set_xscale("log")
     axes.grid(axis="x", which="both", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.text(0.995, 0.005, note, ha="right", va="bottom", fontsize=6, color="#666666")
+    axes.xaxis.set_major_formatter(LogFormatter())
+    axes.xaxis.set_minor_formatter(LogFormatter())
+    axes.tick_params(axis="x", which="both", labelsize=7)
+    axes.set_xlabel(note, loc="right", fontsize=7, color="#666666")
     return figure, axes
 
 
@@ -67,10 +71,10 @@ def ratios(rows: Sequence[dict[str, Any]], key: str, title: str, note: str) -> F
 
 
 def latencies(cases: Sequence[dict[str, Any]], note: str) -> Figure:
-    """From median to slowest, alone and beside the neighbour."""
+    """Median, 99th percentile and slowest, alone and beside the neighbour."""
     lines = [(f"{case['title']}: {name}", name, found) for case in cases for name, found in case["contestants"].items()]
-    figure, axes = canvas(len(lines), "GETATTR beside a slow neighbour on its queue: median to slowest; "
-                                      "hollow and thin: alone", note)
+    figure, axes = canvas(len(lines), "GETATTR beside a slow neighbour: p50, p99, slowest (hollow: alone)",
+                          f"microseconds; {note}")
     for index, (_, name, found) in enumerate(lines):
         for part, shift, width in (("alone", 0.15, 1.0), ("beside", -0.15, 3.0)):
             values = [found[part][key] for key in ("p50_us", "p99_us", "max_us")]
@@ -78,5 +82,4 @@ def latencies(cases: Sequence[dict[str, Any]], note: str) -> Figure:
                       markerfacecolor="white" if part == "alone" else COLOURS[name])
     axes.set_yticks(range(len(lines)), [label for label, _, _ in lines], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("microseconds: median, 99th percentile, slowest", fontsize=8)
     return figure
