@@ -214,7 +214,7 @@ LABORATORIES: Mapping[str, Mapping[str, Sequence[str]]] = {
         "faked": ("--override-stat", "--xattr", "--sandbox", "none"),
         "confined": (),
         "access": ("--preserve-noatime",),
-        "bare": ("--no-readdirplus", "--no-killpriv-v2"),
+        "bare": ("--no-readdirplus", "--no-killpriv-v2", "--descriptor-timeout=0.5", "--sandbox", "none"),
         "nameless": ("--inode-file-handles=mandatory", "--rlimit-nofile=300"),
         "named": ("--inode-file-handles=never", "--rlimit-nofile=300"),
         "unhandled": ("--inode-file-handles=never",),

@@ -11,7 +11,7 @@ import pytest
 from guest.boot import Kernel
 from tests.guests.conftest import GetPlace, needs
 from tests.guests.support import SLOW, USER, Place, Scene
-from tests.running import LONG
+from tests.running import LONG, SECONDS
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 
@@ -410,6 +410,26 @@ def test_what_the_host_moves_stays_what_it_is(scarce: tuple[Place, str]) -> None
         assert session.do(open_below) in (b"2/5", "ESTALE")
     assert place.run("cat elsewhere/file5 folder3/deep/file5 folder2/file5", tag) == "1/52/5another"
     session.kill()
+
+
+def test_what_the_host_deletes_leaves_its_disk_though_the_guest_knows_it(special: Place) -> None:
+    """But not what the guest has open."""
+    host = special.host("bare")
+    for name in ("known", "open"):
+        (host / name).write_text(name)
+    process = special.session("bare")
+    process.do("file = open('open', 'r+')")
+    assert special.run("stat -c %n known open", "bare") == "known\nopen\n"
+    for name in ("known", "open"):
+        (host / name).unlink()
+    daemon = special.scene.daemons["bare"]
+    deadline = time.monotonic() + SECONDS
+    while f"{host}/known (deleted)" in (files := daemon.open_files()):
+        assert time.monotonic() < deadline, files
+        time.sleep(0.1)
+    assert process.do("file.write(' still'), file.seek(0), file.read()") == (6, 0, " still")
+    assert process.do("os.fstat(file.fileno()).st_nlink") == 0
+    assert "No such file" in special.fails("cat known", "bare")
 
 
 @pytest.mark.xfail(strict=True, reason="the descriptor of a file that is younger than two seconds is never closed, "
