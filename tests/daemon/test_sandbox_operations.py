@@ -193,9 +193,10 @@ def locks(fuse: Noting, node: int, fh: int) -> None:
             fuse.setlk(node, fh, 7, WRITE, flock=flock)
             other = fuse.open(node, os.O_RDWR).fh
             ticket = fuse.submit(Opcode.SETLKW, node, fuse.lock_body(other, 8, WRITE, 0, 1 << 62, 1, flock))
-            fuse.getattr(node)
-            fuse.interrupt(ticket.unique)
-            assert fuse.complete(ticket).error == -errno.EINTR
+            while ticket.used_len is None:
+                fuse.interrupt(ticket.unique)   # which only finds who waits already
+                fuse.returned(fuse.queue, 0.01)
+            assert fuse.reply(ticket).error == -errno.EINTR
             ticket = fuse.submit(Opcode.SETLKW, node, fuse.lock_body(other, 8, WRITE, 0, 1 << 62, 1, flock))
             fuse.setlk(node, fh, 7, FREE, flock=flock)
             assert fuse.complete(ticket).error == 0

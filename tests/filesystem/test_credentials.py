@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make fi
 
 IDS = [(1000, 1000), (1000, 0), (0, 1000), (0, 0), (4_000_000_000, 4_100_000_000)]
 FILE_MODES = [create, mknod]
+CAP_FSETID = 4
 
 
 def owner(path: pathlib.Path) -> tuple[int, int]:
@@ -34,12 +35,17 @@ def owner(path: pathlib.Path) -> tuple[int, int]:
     return found.st_uid, found.st_gid
 
 
-def thread_credentials(daemon: Daemon) -> set[tuple[str, ...]]:
-    """User ids, group ids, groups and effective capabilities of all threads: one set, if none has been left behind."""
+def thread_credentials(daemon: Daemon) -> set[tuple[object, ...]]:
+    """User ids, group ids, groups and capabilities of all threads: one set, if none has been left behind.
+
+    But for CAP_FSETID: a thread has it or not as the last request that it matters to had it, until the next.
+    """
     found = set()
     for task in pathlib.Path(f"/proc/{daemon.process.pid}/task").iterdir():
-        lines = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
-        found.add(tuple(" ".join(lines[key].split()) for key in ("Uid", "Gid", "Groups", "CapEff", "CapPrm")))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):    # it has ended
+            lines = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+            words = [" ".join(lines[key].split()) for key in ("Uid", "Gid", "Groups", "CapPrm")]
+            found.add((*words, int(lines["CapEff"], 16) | 1 << CAP_FSETID))
     return found
 
 

@@ -97,7 +97,7 @@ def laboratories(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
             if name == "backing":
                 folders[name] = request.getfixturevalue("file_systems")
             else:
-                folders[name] = tmp_path_factory.mktemp("laboratories") / "shares"
+                folders[name] = tmp_path_factory.mktemp("lab") / "shares"
                 folders[name].mkdir()
         return folders[name]
 

@@ -246,7 +246,7 @@ class Laboratory:
     def __init__(self, kernel: Kernel, name: str, folder: Path) -> None:
         self.kernel = kernel
         self.folder = folder
-        logs = Path(tempfile.mkdtemp(prefix=f"laboratory-{name}-{kernel}-", dir=folder.parent))
+        logs = Path(tempfile.mkdtemp(prefix=f"{name}-{kernel}-", dir=folder.parent))
         self.scene = Scene(logs)
         try:
             shares = [self.scene.debian(),
