@@ -65,8 +65,8 @@ def test_what_exercisers_expect_is_so_on_the_host(tmp_path: Path, exerciser: str
     folder.chmod(0o777)
     let_through(folder)
     script, *rest = words(exerciser, user, SECONDS / 2)
-    done = subprocess.run([sys.executable, "-B", str(INSIDE / script), *rest], cwd=folder, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-B", str(INSIDE / script), *rest], cwd=folder, capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -16,10 +16,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import linux
 
 LAST = 25  # operations that a failure shows
+INSIDE = "/run/inside"
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS)
 
@@ -27,7 +29,7 @@ UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS)
 class Exerciser:
     """One process's operations: each has a weight, and is a method that says what it does before it does it."""
 
-    OPERATIONS: dict[str, int]
+    OPERATIONS: ClassVar[dict[str, int]]
 
     def __init__(self, seed: str) -> None:
         self.seed = seed
@@ -83,8 +85,8 @@ def work(exerciser: Exerciser, seconds: float, pipe: int) -> None:
 
 
 def drop_caches() -> None:
-    """Only in a guest: a host has better things to do."""
-    if os.path.exists("/run/inside"):
+    """In a guest, where this lies on a share of its own: a host has better things to do."""
+    if os.path.dirname(__file__) == INSIDE:
         with open(DROP_CACHES, "w", encoding="ascii") as file:
             file.write("3")
 

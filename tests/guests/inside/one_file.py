@@ -6,6 +6,7 @@ See exercise.py for how it is run.
 import errno
 import mmap
 import os
+from typing import ClassVar
 
 import exercise
 import linux
@@ -31,7 +32,7 @@ WAYS = {
 
 
 class OneFile(exercise.Exerciser):
-    OPERATIONS = {
+    OPERATIONS: ClassVar = {
         "read": 12, "read_vectors": 3, "read_direct": 4, "read_mapping": 6, "read_private_mapping": 2, "read_all": 1,
         "write": 12, "write_vectors": 3, "write_direct": 4, "append": 3, "store": 8,
         "truncate": 6, "truncate_path": 2, "open_truncating": 1,
@@ -90,7 +91,7 @@ class OneFile(exercise.Exerciser):
         offset = self.random.randrange(MAXIMUM // BLOCK) * BLOCK
         return offset, min(self.random.randrange(1, 20) * BLOCK, MAXIMUM // BLOCK * BLOCK - offset)
 
-    def bytes(self, length: int) -> bytes:
+    def some(self, length: int) -> bytes:
         """Never zeros, so that what should be a hole and is none is seen."""
         start = self.random.randrange(1, 200)
         return (bytes(range(start, 256)) * (length // (256 - start) + 1))[:length]
@@ -180,14 +181,14 @@ class OneFile(exercise.Exerciser):
         length = self.length()
         offset = self.offset(MAXIMUM - length)
         self.note(f"write {offset:#x}+{length:#x}")
-        data = self.bytes(length)
+        data = self.some(length)
         self.wrote(os.pwrite(self.file("usual", "usual", "synchronous"), data, offset), length)
         self.put(offset, data)
 
     def write_vectors(self) -> None:
         length = self.length()
         offset = self.offset(MAXIMUM - length)
-        data = self.bytes(length)
+        data = self.some(length)
         parts, start = [], 0
         for part in self.split(length):
             parts.append(data[start:start + part])
@@ -199,7 +200,7 @@ class OneFile(exercise.Exerciser):
     def write_direct(self) -> None:
         offset, length = self.blocks()
         self.note(f"write_direct {offset:#x}+{length:#x}")
-        data = self.bytes(length)
+        data = self.some(length)
         with memoryview(self.buffer) as view:
             view[:length] = data
             self.wrote(os.pwritev(self.files["direct"], [view[:length]], offset), length)
@@ -210,7 +211,7 @@ class OneFile(exercise.Exerciser):
         if len(self.data) + length > MAXIMUM:
             return
         self.note(f"append {length:#x} at {len(self.data):#x}")
-        data = self.bytes(length)
+        data = self.some(length)
         self.wrote(os.write(self.files["appending"], data), length)
         self.put(len(self.data), data)
 
@@ -242,7 +243,7 @@ class OneFile(exercise.Exerciser):
         with Mapped(self) as mapping:
             if not mapping or offset >= len(mapping):
                 return
-            data = self.bytes(min(length, len(mapping) - offset))
+            data = self.some(min(length, len(mapping) - offset))
             synced = self.random.randrange(4) == 0
             self.note(f"store {offset:#x}+{len(data):#x}{' and msync' if synced else ''}")
             mapping[offset:offset + len(data)] = data

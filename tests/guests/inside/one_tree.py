@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import exercise
 import linux
@@ -46,7 +47,7 @@ class Node:
     def is_file(self) -> bool:
         return self.kind == stat.S_IFREG
 
-    def below(self) -> "Iterator[Node]":
+    def below(self) -> Iterator["Node"]:
         yield self
         for node in self.names.values():
             yield from node.below()
@@ -60,12 +61,12 @@ def refuse(number: int) -> None:
 
 
 class OneTree(exercise.Exerciser):
-    OPERATIONS = {
+    OPERATIONS: ClassVar = {
         "create": 10, "mkdir": 10, "symlink": 5, "mknod": 3, "link": 6, "rename": 10, "unlink": 6, "rmdir": 4,
         "chmod": 5, "chown": 3, "utime": 3, "set_xattr": 5, "get_xattr": 2, "remove_xattr": 2,
         "stat": 8, "read_link": 2, "list": 4, "read": 5, "write": 8, "truncate": 3,
-        "open": 4, "close": 3, "read_open": 4, "write_open": 5, "change_open": 2, "tmpfile": 2, "allocate": 2, "copy": 3,
-        "give": 1, "clear": 1, "race": 40, "list_common": 3, "sync": 1,
+        "open": 4, "close": 3, "read_open": 4, "write_open": 5, "change_open": 2, "tmpfile": 2, "allocate": 2,
+        "copy": 3, "give": 1, "clear": 1, "race": 40, "list_common": 3, "sync": 1,
     }
 
     def __init__(self, seed: str, number: int) -> None:
@@ -487,7 +488,7 @@ class OneTree(exercise.Exerciser):
     def give(self) -> None:
         """Moves something into the common folder, where nothing is known of it any more."""
         names = [name for name, node in self.root.names.items()
-                 if all(below.is_folder or below.links == 1 and not any(below is held for _, held in self.opened)
+                 if all(below.is_folder or (below.links == 1 and all(below is not held for _, held in self.opened))
                         for below in node.below())]
         if names:
             name = self.random.choice(names)
@@ -516,7 +517,9 @@ class OneTree(exercise.Exerciser):
     def chown(self) -> None:
         """Of the owner and group that it has, for a user; root may say any."""
         path = self.path(0.95)
-        uid, gid = (self.random.choice((0, 77)), self.random.choice((0, 88))) if self.privileged else (self.uid, self.gid)
+        uid, gid = self.uid, self.gid
+        if self.privileged:
+            uid, gid = self.random.choice((0, 77)), self.random.choice((0, 88))
 
         def model() -> None:
             node = self.existing(path, follow=False)
@@ -536,7 +539,8 @@ class OneTree(exercise.Exerciser):
         self.same_end(f"utime {path} {mtime}", model, lambda: os.utime(self.real(path), ns=(mtime, mtime)))
 
     def set_xattr(self) -> None:
-        path, name, value = self.path(0.95), self.random.choice(XATTRS), self.random.randbytes(self.random.randrange(40))
+        path, name = self.path(0.95), self.random.choice(XATTRS)
+        value = self.random.randbytes(self.random.randrange(40))
         flags = self.random.choice((0, os.XATTR_CREATE, os.XATTR_REPLACE))
 
         def model() -> None:
