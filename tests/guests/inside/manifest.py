@@ -1,5 +1,6 @@
 """Prints all that can be told of the tree in the current folder, as JSON: equal for two that are to be the same."""
 
+import errno
 import hashlib
 import json
 import os
@@ -20,7 +21,19 @@ def describe(path: bytes) -> dict[str, object]:
         told["device"] = info.st_rdev
     elif stat.S_ISDIR(info.st_mode):
         told["names"] = sorted(map(repr, os.listdir(path)))
+    if not stat.S_ISLNK(info.st_mode):
+        told["attributes"] = {name: os.getxattr(path, name).hex() for name in user_attributes(path)}
     return told
+
+
+def user_attributes(path: bytes) -> list[str]:
+    """None where attributes are not shared."""
+    try:
+        return sorted(name for name in os.listxattr(path) if name.startswith("user."))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return []
 
 
 def main() -> None:
