@@ -1,7 +1,8 @@
 """Random operations, for long: on one file against what its bytes must be, and on a tree against what must be in it.
 
 The exercisers (tests/guests/inside/one_file.py, one_tree.py) run on the host as well, which proves that what they
-expect is right. EXERCISE_SEED repeats a run that has failed, EXERCISE_SECONDS says for how long each runs.
+expect is right. LONG=1: for half an hour each, in both guests together, besides a minute for each kind of share.
+EXERCISE_SEED repeats a run that has failed, EXERCISE_SECONDS says for how long each runs.
 """
 
 import json
@@ -21,8 +22,8 @@ from tests.guests.test_sharing import manifest
 from tests.running import LONG
 
 SEED = os.environ.get("EXERCISE_SEED") or secrets.token_hex(4)
-SECONDS = float(os.environ.get("EXERCISE_SECONDS", 60 if LONG else 6))
-LONGEST = float(os.environ.get("EXERCISE_SECONDS", 1800 if LONG else 6))
+SECONDS = float(os.environ.get("EXERCISE_SECONDS", 60 if LONG else 4))
+LONGEST = float(os.environ.get("EXERCISE_SECONDS", 900 if LONG else 4))
 PROCESSES = 3
 SLOWEST = 5  # operations a second, of all processes together: a run that did less has told nothing
 
@@ -50,7 +51,10 @@ def exercise(place: Place, tag: str, exerciser: str, user: str, seconds: float =
     assert sum(json.loads(said)["operations"].values()) > SLOWEST * seconds
 
 
-@pytest.fixture(params=["uml", pytest.param("qemu", marks=pytest.mark.skipif(not LONG, reason="long, with LONG=1"))])
+only_long = pytest.mark.skipif(not LONG, reason="long, with LONG=1")
+
+
+@pytest.fixture(params=["uml", pytest.param("qemu", marks=only_long)])
 def kernel(request: pytest.FixtureRequest) -> Kernel:
     """The faster guest; with LONG=1 the other, too."""
     kernel: Kernel = request.param
@@ -86,7 +90,8 @@ def test_a_tree_is_right_with_each_policy(places: GetPlace, kernel: Kernel, tag:
 
 
 @pytest.mark.parametrize("tag", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"])
-@pytest.mark.parametrize(("exerciser", "user"), [("one_file", "nobody"), ("one_tree", "root"), ("one_tree", "nobody")])
+@pytest.mark.parametrize(("exerciser", "user"), [("one_file", "nobody"), ("one_tree", "nobody"),
+                                                  pytest.param("one_tree", "root", marks=only_long)])
 def test_it_is_right_on_each_file_system(places: GetPlace, kernel: Kernel, exerciser: str, user: str,
                                          tag: str) -> None:
     exercise(places(kernel, "backing"), tag, exerciser, user)
