@@ -33,7 +33,7 @@ class Holder:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen()
-        self.listener.settimeout(SECONDS)
+        self.listener.settimeout(6 * SECONDS)      # a daemon starts
 
     def accept(self) -> None:
         self.orders = self.listener.accept()[0]
