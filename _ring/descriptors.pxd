@@ -9,6 +9,7 @@ cdef struct Descriptors:
     uint32_t open_max   # the most that the guest may have open
     uint32_t opened     # files and directories that the guest has open
     uint32_t cached     # O_PATH descriptors of known inodes
+    uint32_t kept       # files that the guest has closed
 
 
 cdef void descriptors_init(Descriptors *account, uint32_t limit) noexcept nogil

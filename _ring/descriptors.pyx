@@ -23,6 +23,7 @@ cdef void descriptors_init(Descriptors *account, uint32_t limit) noexcept nogil:
     account.reserve = reserve
     account.opened = 0
     account.cached = 0
+    account.kept = 0
     descriptors_for_queues(account, 0)
 
 
@@ -49,5 +50,5 @@ cdef void descriptors_close(Descriptors *account) noexcept nogil:
 cdef uint32_t descriptors_over_budget(const Descriptors *account) noexcept nogil:
     """How many cached descriptors should be closed now, for what is open to have room."""
     cdef uint32_t used = account.reserve + account.queues + load_relaxed32(&account.opened) + \
-        load_relaxed32(&account.cached)
+        load_relaxed32(&account.cached) + load_relaxed32(&account.kept)
     return used - account.limit if used > account.limit else 0

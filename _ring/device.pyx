@@ -16,6 +16,7 @@ from .engine cimport (
     notify)
 from .handles cimport handles_create, handles_destroy
 from .inodes cimport inodes_create, inodes_destroy, inodes_have_handles
+from .kept cimport kept_create, kept_destroy
 from .linux cimport (
     CAP_SETGID, CAP_SETUID, EINVAL, ENOMEM, calloc, free, memset, realloc, sys_capget, sys_close, sys_dup, sys_dup3,
     sys_eventfd, sys_getegid, sys_geteuid, sys_nonblocking)
@@ -70,7 +71,8 @@ cdef class Device:
     a Settings; `descriptors` is RLIMIT_NOFILE, `pool_threads` the most there may be, `requests` the most that are in
     flight (more wait in their queues), `poll_us` how long a worker looks for requests before it sleeps, at most,
     `pollers` how many workers do so at once, `idle_seconds` how long a descriptor that the guest does not use stays
-    open (0: as long as there is room), `seccomp` the seccomp filter of the threads. Raises OSError.
+    open (0: as long as there is room), `close_delay` seconds that a file stays open after its last close, `seccomp` the
+    seccomp filter of the threads. Raises OSError.
     """
 
     cdef Engine engine
@@ -86,7 +88,8 @@ cdef class Device:
     cdef bint open
 
     def __cinit__(self, int root_fd, int proc_fd, settings, *, int queues, int descriptors, int pool_threads,
-                  int requests=16384, int poll_us=50, int pollers=1, double idle_seconds=0.0, bytes seccomp=b""):
+                  int requests=16384, int poll_us=50, int pollers=1, double idle_seconds=0.0, double close_delay=0.0,
+                  bytes seccomp=b""):
         cdef uint64_t effective = 0, permitted = 0, inheritable = 0
         cdef int error, i, root
         if not 1 <= queues <= QUEUES_MAX:
@@ -116,7 +119,10 @@ cdef class Device:
         descriptors_init(&share.descriptors, descriptors)
         error = engine_init(&self.engine, requests)
         if error == 0:
-            error = handles_create(&share.handles, &share.descriptors)
+            error = kept_create(&share.kept, &share.descriptors, <int64_t> (close_delay * 1e9),
+                                &self.engine.watchdog_armed)
+        if error == 0:
+            error = handles_create(&share.handles, &share.descriptors, &share.kept)
         if error < 0:
             failed(error, "cannot set the data plane up")
         self.engine.poll_limit = poll_us * self.engine.ticks_per_us
@@ -124,7 +130,8 @@ cdef class Device:
         self.engine.idle_ns = <int64_t> (idle_seconds * 1e9)
         self.engine.map = map_create(NULL, 0)
         root = sys_dup(root_fd)
-        error = root if root < 0 else inodes_create(&share.inodes, &share.descriptors, root, proc_fd)
+        error = root if root < 0 else inodes_create(
+            &share.inodes, &share.descriptors, &share.kept, root, proc_fd)
         if error < 0:
             failed(error, "cannot use the shared directory")
         share_configure(share, settings)
@@ -545,6 +552,7 @@ cdef class Device:
                     sys_close(fd)
         owners_drop_all(&self.engine.share.locks)
         handles_destroy(&self.engine.share.handles)
+        kept_destroy(&self.engine.share.kept)
         inodes_destroy(&self.engine.share.inodes)
         for i in range(self.region_count):
             if self.regions[i] != NULL:
@@ -569,6 +577,7 @@ cdef class Device:
             "inodes_closing": load_acquire32(&self.engine.share.inodes.to_close_count),
             "descriptors_cached": load_acquire32(&self.engine.share.descriptors.cached),
             "files_open": load_acquire32(&self.engine.share.descriptors.opened),
+            "files_kept": load_acquire32(&self.engine.share.descriptors.kept),
             "threads": load_acquire32(&self.pool.threads),
             "threads_idle": load_acquire32(&self.pool.idle),
             "session": load_acquire32(&self.engine.share.session),

@@ -42,7 +42,7 @@ cdef int op_opendir(Context *ctx, Request *request) noexcept nogil:
         return error
     error = open_inode(ctx, inode, O_RDONLY)
     inode_release(&ctx.share.inodes, inode)
-    error = add_handle(ctx, error, request.header.nodeid, 0, True, &out)
+    error = add_handle(ctx, error, request.header.nodeid, 0, True, False, &out)
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 

@@ -2,12 +2,12 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport fetch_add32, fetch_sub32
+from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32
 from .caller cimport keep_suid, keep_suid_as_caller
 from .chain cimport Chain, chain_trim_readable, chain_trim_writable, iovec_advance
 from .descriptors cimport descriptors_close, descriptors_open
 from .entries cimport cuts_much, open_inode
-from .freshness cimport still_fresh
+from .freshness cimport still_fresh, unchanged
 from .fuse_abi cimport (
     FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FOPEN_PARALLEL_DIRECT_WRITES, FUSE_FLOCK_LOCKS,
     FUSE_FSYNC_FDATASYNC, FUSE_OPEN_KILL_SUIDGID, FUSE_POSIX_LOCKS, FUSE_RELEASE_FLOCK_UNLOCK, FUSE_RELEASE_FLUSH,
@@ -17,7 +17,8 @@ from .fuse_abi cimport (
 from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
 from .inode_cache cimport inode_fd, make_room
 from .inode_lifetime cimport inode_acquire, inode_release
-from .inode_table cimport Inode, Mount
+from .inode_table cimport MOUNT_HANDLES, Inode, Mount
+from .kept cimport kept_take
 from .linux cimport (
     AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENOSYS, ENXIO, EOPNOTSUPP, EPERM, EROFS,
     ESTALE, IOV_MAX, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC,
@@ -27,7 +28,7 @@ from .linux cimport (
 from .lock_owners cimport cancel_handle, owner_drop
 from .opened cimport handle_of, opens_nothing
 from .request cimport WOULD_SLEEP, Request, next_bytes, reply, reply_in_place
-from .share cimport CACHE_ALWAYS, CACHE_METADATA, CACHE_NEVER, Context
+from .share cimport CACHE_ALWAYS, CACHE_AUTO, CACHE_METADATA, CACHE_NEVER, Context
 from .xattr_ops cimport drop_capabilities
 
 cdef enum:
@@ -71,7 +72,20 @@ cdef int open_file(Context *ctx, Inode *inode, uint32_t flags, uint32_t open_fla
     return fd
 
 
-cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bint directory) noexcept nogil:
+cdef bint may_keep(const Context *ctx, const Inode *inode, uint32_t flags) noexcept nogil:
+    """Whether a file that is opened so may stay open after RELEASE, for the next OPEN.
+
+    Not where an OPEN does more than to open (a network's file system asks its server), nor with flock, which the
+    descriptor would keep.
+    """
+    cdef const Mount *mount = ctx.share.inodes.mounts + inode.mount
+    return (ctx.share.kept.slots != NULL and ctx.share.options.cache == CACHE_AUTO and inode.kind == S_IFREG
+            and host_flags(ctx, flags) == O_RDONLY and not ctx.share.flags & FUSE_FLOCK_LOCKS
+            and load_relaxed32(&mount.how) == MOUNT_HANDLES and not load_relaxed32(&mount.unpinned))
+
+
+cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bint directory,
+                          bint fresh) noexcept nogil:
     """What the guest may keep in its page cache of a file that it opens: FOPEN flags."""
     cdef uint32_t cache = ctx.share.options.cache
     cdef uint32_t keep = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR if directory else FOPEN_KEEP_CACHE
@@ -81,17 +95,18 @@ cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bi
         return 0 if directory else FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES
     if flags & O_DIRECT and ctx.share.options.allow_direct_io:
         return FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES
-    if still_fresh(inode, fd):
+    if fresh or still_fresh(inode, fd):
         return keep
     # A listing may be kept from now on, whether or not an older one is dropped.
     return FOPEN_CACHE_DIR if directory else 0
 
 
-cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory,
+cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory, bint fresh,
                     fuse_open_out *out) noexcept nogil:
     """A handle for `fd`, which may be a -errno and then is the answer. 0 or -errno.
 
     The descriptor is taken care of, and has been counted with descriptors_open before anything was opened or cut.
+    `fresh`: the file is known not to have changed since an earlier open.
     """
     cdef Inode *inode = NULL
     cdef int error = fd
@@ -104,10 +119,11 @@ cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint 
     if error < 0:
         descriptors_close(&ctx.share.descriptors)
     else:
-        out.open_flags = cache_flags(ctx, inode, fd, flags, directory)
+        out.open_flags = cache_flags(ctx, inode, fd, flags, directory, fresh)
         if not directory and flags & O_ACCMODE == O_RDONLY and not ctx.share.flags & FUSE_POSIX_LOCKS:
             out.open_flags |= FOPEN_NOFLUSH   # nothing to write, and no locks to give up
-        error = handle_add(&ctx.share.handles, fd, nodeid, inode.mount, flags, directory, &out.fh)
+        error = handle_add(&ctx.share.handles, fd, nodeid, inode.mount, flags, directory,
+                           may_keep(ctx, inode, flags), &out.fh)
         if error == 0:
             fetch_add32(&inode.opens, 1)
     if inode != NULL:
@@ -122,6 +138,8 @@ cdef int op_open(Context *ctx, Request *request) noexcept nogil:
     cdef fuse_open_out out
     cdef Inode *inode
     cdef int fd
+    cdef int kept = -1
+    cdef bint fresh = False
     cdef int error = may_open(ctx, args.flags)
     if error == 0 and opens_nothing(ctx, False):
         error = -ENOSYS
@@ -141,9 +159,17 @@ cdef int op_open(Context *ctx, Request *request) noexcept nogil:
     if error != 0:
         inode_release(&ctx.share.inodes, inode)
         return error
-    error = open_file(ctx, inode, args.flags, args.open_flags)
+    if may_keep(ctx, inode, args.flags):
+        kept = kept_take(&ctx.share.kept, request.header.nodeid)
+        fresh = kept >= 0 and unchanged(inode, kept)
+    if fresh:
+        error = kept
+    else:
+        error = open_file(ctx, inode, args.flags, args.open_flags)
+        if kept >= 0:
+            sys_close(kept)
     inode_release(&ctx.share.inodes, inode)
-    error = add_handle(ctx, error, request.header.nodeid, args.flags, False, &out)
+    error = add_handle(ctx, error, request.header.nodeid, args.flags, False, fresh, &out)
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 

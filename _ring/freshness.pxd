@@ -4,3 +4,4 @@ from .inode_table cimport Inode
 
 
 cdef bint still_fresh(Inode *inode, int fd) noexcept nogil
+cdef bint unchanged(const Inode *inode, int fd) noexcept nogil

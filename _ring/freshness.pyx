@@ -10,8 +10,11 @@ from libc.stdint cimport int64_t, uint64_t
 from .atomics cimport load_relaxed64, store_relaxed64
 from .inode_table cimport Inode
 from .linux cimport (
-    AT_EMPTY_PATH, STATX_CTIME, STATX_MTIME, STATX_SIZE, clock_realtime_ns, linux_statx, linux_statx_time, mix64,
-    sys_statx)
+    AT_EMPTY_PATH, STATX_CTIME, STATX_INO, STATX_MTIME, STATX_SIZE, clock_realtime_ns, linux_statx,
+    linux_statx_time, mix64, sys_statx)
+
+cdef enum:
+    STAMPS = STATX_SIZE | STATX_MTIME | STATX_CTIME
 
 cdef int64_t SECOND = 1000000000
 # Within one tick of the file system's clock a second change leaves the same time. Kernels tick each 10 ms at least;
@@ -24,25 +27,33 @@ cdef inline int64_t nanoseconds(const linux_statx_time *time) noexcept nogil:
     return time.tv_sec * SECOND + time.tv_nsec
 
 
+cdef uint64_t digest_of(const linux_statx *stat) noexcept nogil:
+    """Size and times as one number; 0 where another change could hide behind the last one."""
+    cdef int64_t changed = nanoseconds(&stat.stx_ctime)
+    cdef int64_t tick = TICK if stat.stx_ctime.tv_nsec or stat.stx_mtime.tv_nsec else COARSE_TICK
+    if nanoseconds(&stat.stx_mtime) > changed:
+        changed = nanoseconds(&stat.stx_mtime)
+    if changed + tick > clock_realtime_ns():
+        return 0
+    return mix64(stat.stx_size ^ mix64(<uint64_t> nanoseconds(&stat.stx_mtime)
+                                       ^ mix64(<uint64_t> nanoseconds(&stat.stx_ctime)))) | 1
+
+
 cdef bint still_fresh(Inode *inode, int fd) noexcept nogil:
     """Whether the file has not changed since the record was taken. Where it has, or may have, a new one is taken."""
     cdef linux_statx stat
-    cdef int64_t changed, tick
-    cdef uint64_t digest
-    if sys_statx(fd, "", AT_EMPTY_PATH, STATX_SIZE | STATX_MTIME | STATX_CTIME, &stat) < 0:
-        store_relaxed64(&inode.freshness, 0)
-        return False
-    changed = nanoseconds(&stat.stx_ctime)
-    if nanoseconds(&stat.stx_mtime) > changed:
-        changed = nanoseconds(&stat.stx_mtime)
-    tick = TICK if stat.stx_ctime.tv_nsec or stat.stx_mtime.tv_nsec else COARSE_TICK
-    if changed + tick > clock_realtime_ns():
-        # Another change could hide behind this one.
-        store_relaxed64(&inode.freshness, 0)
-        return False
-    digest = mix64(stat.stx_size ^ mix64(<uint64_t> nanoseconds(&stat.stx_mtime)
-                                         ^ mix64(<uint64_t> nanoseconds(&stat.stx_ctime)))) | 1
-    if load_relaxed64(&inode.freshness) == digest:
+    cdef uint64_t digest = 0
+    if sys_statx(fd, "", AT_EMPTY_PATH, STAMPS, &stat) == 0:
+        digest = digest_of(&stat)
+    if digest and load_relaxed64(&inode.freshness) == digest:
         return True
     store_relaxed64(&inode.freshness, digest)
     return False
+
+
+cdef bint unchanged(const Inode *inode, int fd) noexcept nogil:
+    """Whether the descriptor is of the inode's file, which has not changed since the record was taken. It stays."""
+    cdef linux_statx stat
+    cdef uint64_t digest = load_relaxed64(&inode.freshness)
+    return (digest != 0 and sys_statx(fd, "", AT_EMPTY_PATH, STAMPS | STATX_INO, &stat) == 0
+            and stat.stx_ino == inode.ino and digest_of(&stat) == digest)

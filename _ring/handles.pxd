@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from .descriptors cimport Descriptors
+from .kept cimport KeptFiles
 
 cdef enum:
     HANDLE_CHUNK_BITS = 9
@@ -21,6 +22,7 @@ cdef struct Handle:
     uint32_t directory
     uint32_t lock        # of a directory's position
     uint32_t killed      # a RELEASE was here
+    uint32_t keep        # for the next OPEN of the file
     uint32_t mount       # of its inode
 
 
@@ -31,12 +33,13 @@ cdef struct HandleTable:
     uint32_t free_first
     uint32_t fresh
     Descriptors *account
+    KeptFiles *kept
 
 
-cdef int handles_create(HandleTable *table, Descriptors *account) noexcept nogil
+cdef int handles_create(HandleTable *table, Descriptors *account, KeptFiles *kept) noexcept nogil
 cdef void handles_destroy(HandleTable *table) noexcept nogil
 cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount, uint32_t flags, bint directory,
-                    uint64_t *fh) noexcept nogil
+                    bint keep, uint64_t *fh) noexcept nogil
 cdef Handle *handle_acquire(HandleTable *table, uint64_t fh, uint64_t nodeid, bint directory) noexcept nogil
 cdef Handle *handle_borrow(Handle *handle, int fd, uint64_t nodeid, uint32_t mount, bint directory) noexcept nogil
 cdef void handle_release(HandleTable *table, Handle *handle) noexcept nogil

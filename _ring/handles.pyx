@@ -7,6 +7,7 @@ from .atomics cimport (
     store_release32, store_release64)
 from .descriptors cimport Descriptors, descriptors_close
 from .invariants cimport invariant
+from .kept cimport KeptFiles, kept_put
 from .linux cimport (
     ENOMEM, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap, sys_close)
 from .mutex cimport lock, unlock
@@ -20,8 +21,9 @@ cdef inline Handle *at_slot(HandleTable *table, uint32_t slot) noexcept nogil:
     return <Handle *> load_pointer(<void **> (table.chunks + (slot >> HANDLE_CHUNK_BITS))) + (slot & (HANDLE_CHUNK - 1))
 
 
-cdef int handles_create(HandleTable *table, Descriptors *account) noexcept nogil:
+cdef int handles_create(HandleTable *table, Descriptors *account, KeptFiles *kept) noexcept nogil:
     table.account = account
+    table.kept = kept
     table.free_first = NONE
     table.fresh = 0
     table.chunk_count = 0
@@ -72,8 +74,11 @@ cdef Handle *take_slot(HandleTable *table) noexcept nogil:
 
 
 cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount, uint32_t flags, bint directory,
-                    uint64_t *fh) noexcept nogil:
-    """A handle for the descriptor, which is the table's from now on. 0 or -ENOMEM, which closes it."""
+                    bint keep, uint64_t *fh) noexcept nogil:
+    """A handle for the descriptor, which is the table's from now on. 0 or -ENOMEM, which closes it.
+
+    `keep`: it may stay open for a moment when it is released.
+    """
     cdef Handle *handle
     cdef uint64_t generation
     lock(&table.lock)
@@ -93,6 +98,7 @@ cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount,
     handle.directory = directory
     handle.lock = 0
     handle.killed = 0
+    handle.keep = keep
     fh[0] = generation << 32 | handle.slot
     store_release64(&handle.state, generation << 32 | 1)
     return 0
@@ -129,24 +135,30 @@ cdef Handle *handle_borrow(Handle *handle, int fd, uint64_t nodeid, uint32_t mou
     handle.directory = directory
     handle.lock = 0
     handle.killed = 0
+    handle.keep = 0
     store_release64(&handle.state, 1)
     return handle
 
 
 cdef void handle_release(HandleTable *table, Handle *handle) noexcept nogil:
-    """Gives a pin back. The last one closes the file."""
+    """Gives a pin back. The last one closes the file, or keeps it for the next OPEN."""
+    cdef uint64_t nodeid
+    cdef bint keep
     cdef int fd
     invariant(load_acquire64(&handle.state) & PINS > 0, "a released handle was pinned")
     if fetch_sub64(&handle.state, 1) & PINS != 1:
         return
     fd = handle.fd
+    nodeid = handle.nodeid
+    keep = handle.keep
     handle.fd = -1
     if handle.slot != NONE:
         lock(&table.lock)
         handle.next_free = table.free_first
         table.free_first = handle.slot
         unlock(&table.lock)
-    sys_close(fd)
+    if not keep or not kept_put(table.kept, nodeid, fd):
+        sys_close(fd)
     descriptors_close(table.account)
 
 
@@ -169,6 +181,7 @@ cdef void handles_close_all(HandleTable *table) noexcept nogil:
         state = load_acquire64(&handle.state)
         while state & PINS:
             if compare_exchange64(&handle.state, &state, state + 1):
+                handle.keep = 0
                 handle_close(table, handle)
                 handle_release(table, handle)
                 break

@@ -7,8 +7,10 @@ from .atomics cimport (
     load_acquire64, load_relaxed32)
 from .inode_slots cimport free_slot
 from .inode_table cimport (
-    CHUNK_BITS, EVICTING, INODE_CACHED, NONE, PINS, Inode, InodeTable, Shard, at_slot, key_hash, shard_of)
+    CHUNK_BITS, EVICTING, INODE_CACHED, NONE, PINS, Inode, InodeTable, Shard, at_slot, inode_nodeid,
+    key_hash, shard_of)
 from .invariants cimport invariant
+from .kept cimport kept_forget, kept_has
 from .linux cimport sched_yield, sys_close
 from .mutex cimport lock, unlock
 from .names cimport name_drop
@@ -78,7 +80,7 @@ cdef void let_go(InodeTable *table, Inode *inode) noexcept nogil:
         lock(&shard.lock)
         cache_remove(table, shard, inode)
         unlock(&shard.lock)
-    if inode.fd < 0:
+    if inode.fd < 0 and not kept_has(table.kept, inode_nodeid(inode)):
         discard(table, inode)
         return
     fetch_add32(&table.to_close_count, 1)
@@ -118,9 +120,11 @@ cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil:
         slot = inode.hash_next
         fd = inode.fd
         inode.fd = -1
+        kept_forget(table.kept, inode_nodeid(inode))
         discard(table, inode)
-        sys_close(fd)
-        fetch_sub32(&table.account.cached, 1)
+        if fd >= 0:
+            sys_close(fd)
+            fetch_sub32(&table.account.cached, 1)
         fetch_sub32(&table.to_close_count, 1)
         closed += 1
     return closed

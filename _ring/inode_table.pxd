@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport load_pointer, load_relaxed64, store_release32
 from .descriptors cimport Descriptors
+from .kept cimport KeptFiles
 from .linux cimport mix64
 from .names cimport NameArena
 
@@ -130,6 +131,7 @@ cdef struct InodeTable:
     uint64_t root_ino
     int proc_fd                 # /proc/self/fd
     Descriptors *account
+    KeptFiles *kept
 
 
 cdef inline Inode *at_slot(InodeTable *table, uint32_t slot) noexcept nogil:

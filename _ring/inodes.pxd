@@ -4,10 +4,12 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from .descriptors cimport Descriptors
 from .inode_table cimport Inode, InodeTable
+from .kept cimport KeptFiles
 from .linux cimport linux_statx
 
 
-cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int proc_fd) noexcept nogil
+cdef int inodes_create(InodeTable *table, Descriptors *account, KeptFiles *kept, int root_fd,
+                       int proc_fd) noexcept nogil
 cdef void inodes_destroy(InodeTable *table) noexcept nogil
 cdef bint inodes_have_handles(InodeTable *table) noexcept nogil
 cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil

@@ -14,6 +14,7 @@ from .inode_table cimport (
     CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_ROOT, MOUNT_HANDLES,
     MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid,
     key_hash, shard_of, store_fd)
+from .kept cimport KeptFiles
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_FORCE_SYNC, ENOMEM, EOVERFLOW, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE,
     MAP_PRIVATE, PROT_READ, PROT_WRITE, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR, S_IFMT, calloc, free,
@@ -22,7 +23,8 @@ from .mutex cimport lock, unlock
 from .names cimport name_drop, name_equals, name_keep, names_create, names_destroy
 
 
-cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int proc_fd) noexcept nogil:
+cdef int inodes_create(InodeTable *table, Descriptors *account, KeptFiles *kept, int root_fd,
+                       int proc_fd) noexcept nogil:
     """An empty table whose root is the O_PATH descriptor `root_fd`, which it owns. 0 or -errno."""
     cdef linux_statx stat
     cdef Inode *root
@@ -30,6 +32,7 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, int root_fd, int
     cdef int mount
     memset(table, 0, sizeof(InodeTable))
     table.account = account
+    table.kept = kept
     table.root_fd = root_fd
     table.proc_fd = proc_fd
     table.chunks = <Chunk *> mmap(NULL, <size_t> CHUNKS_MAX * sizeof(Chunk), PROT_READ | PROT_WRITE,

@@ -281,7 +281,7 @@ cdef int reply_opened(Context *ctx, Request *request, Inode *parent, int fd, uin
                       Created *out) noexcept nogil:
     """Answers CREATE and TMPFILE, whose file is open, or with the -errno that `fd` is; lets go of the parent."""
     # add_handle also gives the place back that was reserved, where nothing was opened.
-    cdef int error = add_handle(ctx, fd, out.entry.nodeid, flags, False, &out.open)
+    cdef int error = add_handle(ctx, fd, out.entry.nodeid, flags, False, False, &out.open)
     if error < 0 and fd >= 0:
         inode_forget(&ctx.share.inodes, out.entry.nodeid, 1)
     inode_release(&ctx.share.inodes, parent)

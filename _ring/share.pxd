@@ -6,6 +6,7 @@ from .descriptors cimport Descriptors
 from .handles cimport Handle, HandleTable
 from .ids cimport IdMap
 from .inode_table cimport InodeTable
+from .kept cimport KeptFiles
 from .lock_owners cimport LockTable
 from .xattr_names cimport XattrNames
 
@@ -55,6 +56,7 @@ cdef struct Share:
     HandleTable handles
     LockTable locks
     Descriptors descriptors
+    KeptFiles kept
     Options options
     XattrNames xattrs
     IdMap uids_to_host

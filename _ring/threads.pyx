@@ -2,13 +2,14 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport compare_exchange32, load_relaxed32, store_release32
+from .atomics cimport compare_exchange32, exchange32, load_relaxed32, store_release32
 from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, notify, post_event, signal
 from .fuse_abi cimport FUSE_NO_OPEN_SUPPORT
 from .inode_cache cimport inodes_close_idle
 from .inode_lifetime cimport inodes_close_pending
 from .inode_table cimport IDLE_CLOSING_DUE, IDLE_CLOSING_NONE, IDLE_CLOSING_RUNS
 from .linux cimport ENOMEM, calloc, free, pthread_join, sys_futex_wait, thread_name, thread_start
+from .kept cimport kept_close_idle
 from .lock_owners cimport cancel_again
 from .mutex cimport lock, unlock
 from .operations cimport Operation, operation_of, perform
@@ -69,6 +70,8 @@ cdef void do_chores(Share *share) noexcept nogil:
     cdef uint32_t due = IDLE_CLOSING_DUE
     if load_relaxed32(&share.inodes.to_close):
         inodes_close_pending(&share.inodes)
+    if load_relaxed32(&share.kept.round_due) and exchange32(&share.kept.round_due, 0):
+        kept_close_idle(&share.kept)
     if load_relaxed32(&share.inodes.idle_closing) == due and \
             compare_exchange32(&share.inodes.idle_closing, &due, IDLE_CLOSING_RUNS):
         inodes_close_idle(&share.inodes, not share.flags & FUSE_NO_OPEN_SUPPORT)

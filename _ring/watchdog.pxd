@@ -14,6 +14,7 @@ cdef struct Watchdog:
     pthread_t thread
     Worker **workers       # QUEUES_MAX of them, NULL where there is none
     int64_t idle_closing_at    # by clock_ns()
+    int64_t kept_round_at
 
 
 cdef int watchdog_start(Watchdog *watchdog, Pool *pool, Worker **workers) noexcept nogil

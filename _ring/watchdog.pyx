@@ -4,7 +4,7 @@ What is known to sleep does not run on a worker in the first place. What sleeps 
 does not answer, anything on a network file system that is gone) keeps its thread; the worker's queues get another
 one.
 
-It also knows when it is time to close descriptors that the guest does not use.
+It also knows when it is time to close descriptors and files that the guest does not use.
 """
 
 from libc.stdint cimport int64_t, uint32_t
@@ -25,6 +25,7 @@ cdef enum:
     STACK = 1 << 17
 
 cdef int64_t TICK_NS = 1000000
+cdef int64_t FOR_GOOD = 0x7fffffffffffffff
 
 
 cdef bint stuck(const Watchdog *watchdog, Watched *watched) noexcept nogil:
@@ -59,16 +60,12 @@ cdef bint look(Watchdog *watchdog) noexcept nogil:
     return busy
 
 
-cdef bint idle_closing_begins(Watchdog *watchdog) noexcept nogil:
+cdef bint idle_closing_begins(Watchdog *watchdog, int64_t now) noexcept nogil:
     """Has a thread of the pool close descriptors that were not used lately, if it is time to."""
     cdef Engine *engine = watchdog.pool.engine
     cdef InodeTable *inodes = &engine.share.inodes
     cdef uint32_t none = IDLE_CLOSING_NONE
-    cdef int64_t now
-    if not engine.idle_ns:
-        return False
-    now = clock_ns()
-    if now < watchdog.idle_closing_at:
+    if not engine.idle_ns or now < watchdog.idle_closing_at:
         return False
     watchdog.idle_closing_at = now + engine.idle_ns
     if load_relaxed32(&engine.share.descriptors.cached) and \
@@ -77,15 +74,34 @@ cdef bint idle_closing_begins(Watchdog *watchdog) noexcept nogil:
     return True
 
 
+cdef void kept_round_begins(Watchdog *watchdog, int64_t now) noexcept nogil:
+    """Has a thread of the pool close files that were kept for an OPEN that has not come, if it is time to."""
+    cdef Engine *engine = watchdog.pool.engine
+    if now < watchdog.kept_round_at:
+        return
+    watchdog.kept_round_at = now + engine.share.kept.delay_ns
+    if load_relaxed32(&engine.share.descriptors.kept):
+        store_release32(&engine.share.kept.round_due, 1)
+        pool_nudge(watchdog.pool)
+
+
 cdef void sleep_until_armed(Watchdog *watchdog, uint32_t *armed) noexcept nogil:
     """While the guest is idle, descriptors are closed twice: the second time finds none that was used."""
     cdef Engine *engine = watchdog.pool.engine
-    cdef int64_t left
+    cdef int64_t now, until
     cdef int rounds = 0
     while not load_acquire32(armed) and not load_acquire32(&watchdog.stopping):
-        left = watchdog.idle_closing_at - clock_ns()
-        sys_futex_wait(armed, 0, (left if left > 0 else 1) if engine.idle_ns and rounds < IDLE_ROUNDS else -1)
-        rounds += idle_closing_begins(watchdog)
+        now = clock_ns()
+        until = FOR_GOOD
+        if engine.idle_ns and rounds < IDLE_ROUNDS:
+            until = watchdog.idle_closing_at
+        if load_relaxed32(&engine.share.descriptors.kept) and watchdog.kept_round_at < until:
+            until = watchdog.kept_round_at
+        if until > now:
+            sys_futex_wait(armed, 0, until - now if until < FOR_GOOD else -1)
+        now = clock_ns()
+        rounds += idle_closing_begins(watchdog, now)
+        kept_round_begins(watchdog, now)
 
 
 cdef void *watchdog_main(void *argument) noexcept nogil:
@@ -94,13 +110,16 @@ cdef void *watchdog_main(void *argument) noexcept nogil:
     cdef uint32_t *armed = &engine.watchdog_armed
     cdef uint32_t pause = 0
     cdef uint32_t looks = 0
+    cdef int64_t now
     thread_name("watchdog")
     watchdog.idle_closing_at = clock_ns() + engine.idle_ns
     while not load_acquire32(&watchdog.stopping):
         sleep_until_armed(watchdog, armed)
         while not load_acquire32(&watchdog.stopping):
             sys_futex_wait(&pause, 0, TICK_NS)
-            idle_closing_begins(watchdog)
+            now = clock_ns()
+            idle_closing_begins(watchdog, now)
+            kept_round_begins(watchdog, now)
             looks += 1
             if looks % LOAD_LOOKS == 0 and load_relaxed32(&engine.load_watched):
                 store_release32(&engine.load_due, 1)

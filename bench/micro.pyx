@@ -12,6 +12,7 @@ from virtiofsd._ring.fuse_abi cimport fuse_attr_out, fuse_in_header
 from virtiofsd._ring.inode_lifetime cimport inode_acquire, inode_release
 from virtiofsd._ring.inode_table cimport Inode, InodeTable
 from virtiofsd._ring.inodes cimport inode_add, inode_count_lookup, inodes_create, inodes_destroy, mount_of
+from virtiofsd._ring.kept cimport KeptFiles
 from virtiofsd._ring.linux cimport AT_EMPTY_PATH, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, linux_statx, sys_statx
 from virtiofsd._ring.memory cimport MemoryMap, Region, map_create, map_find, map_free
 from virtiofsd._ring.request cimport Request, reply, request_create, request_destroy, request_open
@@ -146,6 +147,7 @@ cdef class Inodes:
 
     cdef InodeTable table
     cdef Descriptors account
+    cdef KeptFiles kept
     cdef linux_statx stat
     cdef uint64_t *nodeids
     cdef uint32_t mount
@@ -157,7 +159,7 @@ cdef class Inodes:
         cdef bint known = False
         cdef int error, proc = os.open("/proc/self/fd", os.O_PATH)
         descriptors_init(&self.account, 1 << 20)
-        error = inodes_create(&self.table, &self.account, os.open(path, os.O_PATH), proc)
+        error = inodes_create(&self.table, &self.account, &self.kept, os.open(path, os.O_PATH), proc)
         self.made, self.count = True, count
         self.nodeids = <uint64_t *>calloc(count, sizeof(uint64_t))
         if error < 0 or self.nodeids == NULL:

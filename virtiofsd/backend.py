@@ -88,7 +88,8 @@ class Backend:
         self.device = Device(inside.root_fd, inside.proc_fd, settings_of(options), queues=self.queue_count,
                              descriptors=descriptors, pool_threads=pool_threads(options), requests=options.max_requests,
                              poll_us=POLL_US if options.poll_us is None else options.poll_us, pollers=pollers(),
-                             idle_seconds=options.descriptor_timeout, seccomp=inside.filter)
+                             idle_seconds=options.descriptor_timeout, close_delay=options.close_delay,
+                             seccomp=inside.filter)
         self.waiter = Waiter(self.device, options.drain_timeout, channel.peer_has_left)
         self.placement = Placement(self.device, options.workers or len(os.sched_getaffinity(0)))
         self.vrings = [Vring(self.device, self.placement, self.waiter, index) for index in range(self.queue_count)]

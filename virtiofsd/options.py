@@ -156,6 +156,8 @@ OPTIONS = (
            PERFORMANCE),
     Option("--descriptor-timeout", "SECONDS", seconds, 30.0, "how long the descriptor of a file that the guest has "
            "not opened stays cached without being used; 0: as long as there is room", PERFORMANCE),
+    Option("--close-delay", "SECONDS", seconds, 1.0, "how long a file that the guest had open for reading alone stays "
+           "open after its last close, for the next open; 0: not at all", PERFORMANCE),
     Option("--rlimit-nofile", "N", number(0, 1 << 30), None, "most file descriptors of the daemon, from 256; 0: leave "
            "the limit as it is", PERFORMANCE, usual="1000000, or what the system allows"),
 

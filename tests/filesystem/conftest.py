@@ -35,7 +35,7 @@ class Standing:
 
     def restored(self) -> list[str]:
         """Empties the share for the next test. What the last one left behind, and what the daemon has warned of."""
-        self.daemon.wait_for(inodes=0, inodes_closing=0, files_open=0, descriptors_cached=0, session=0)
+        self.daemon.wait_for(inodes=0, inodes_closing=0, files_open=0, files_kept=0, descriptors_cached=0, session=0)
         problems = [f"queue {number} has requests in flight" for number, queue in enumerate(self.device.queues)
                     if queue.in_flight]
         share = self.daemon.share

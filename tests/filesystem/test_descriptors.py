@@ -610,6 +610,7 @@ def test_a_deleted_file_that_the_guest_may_have_open_stays(connect: Connect, fil
     guest.fuse.lookup(ROOT, "other")
     (guest.share / "open").unlink()
     wait_until(lambda: not cached(guest.daemon, guest.share / "other"), "another file keeps its descriptor")
+    guest.daemon.wait_for(files_kept=0)
     time.sleep(3 * SHORTLY)
     deleted = f"{guest.share / 'open'} (deleted)"
     assert guest.daemon.open_files().count(deleted) == (1 if options else 2)

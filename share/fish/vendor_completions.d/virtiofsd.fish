@@ -35,6 +35,7 @@ complete -c virtiofsd -l workers -x -d 'how many threads serve request queues si
 complete -c virtiofsd -l poll-us -x -d 'how many microseconds a thread looks for new requests at most before it sleeps'
 complete -c virtiofsd -l max-requests -x -d 'most requests in flight'
 complete -c virtiofsd -l descriptor-timeout -x -d 'how long the descriptor of a file that the guest has not opened stays cached without being used'
+complete -c virtiofsd -l close-delay -x -d 'how long a file that the guest had open for reading alone stays open after its last close'
 complete -c virtiofsd -l rlimit-nofile -x -d 'most file descriptors of the daemon, from 256'
 complete -c virtiofsd -l socket-path -r -F -d 'UNIX socket to listen on for the vhost-user front-end'
 complete -c virtiofsd -l socket-group -x -a '(__fish_complete_groups)' -d 'group that may connect to the socket, too'
