@@ -132,6 +132,9 @@ static inline int sys_openat(int dir, const char *path, int flags, unsigned mode
     SYS_RETRIED(syscall(SYS_openat, dir, path, flags | O_CLOEXEC, mode));
 }
 static inline int sys_close(int fd) { return sys_result(syscall(SYS_close, fd)); }
+static inline int sys_close_range(int first, int last) {
+    return sys_result(syscall(SYS_close_range, first, last, 0));
+}
 static inline int sys_dup(int fd) { return sys_result(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
 static inline int sys_dup3(int from, int to) { SYS_RETRIED(dup3(from, to, O_CLOEXEC)); }
 /* A position is two words, of which the high one counts only where a word has 32 bits. */

@@ -277,6 +277,7 @@ cdef extern from "linux.h" nogil:
     int sys_statx(int dir, const char *path, int flags, unsigned int mask, linux_statx *stat)
     int sys_openat(int dir, const char *path, int flags, unsigned int mode)
     int sys_close(int fd)
+    int sys_close_range(int first, int last)
     int sys_dup(int fd)
     int sys_dup3(int source, int to)
     int64_t sys_preadv(int fd, const iovec *iov, int count, int64_t offset)

@@ -22,6 +22,7 @@ from frontend.memory import GuestMemory
 from frontend.operations import Result
 
 APART, FREE, CROWDED = "apart", "free", "crowded"
+CROWDED_LONGER = 4      # a scheduler needs its time slices, of milliseconds, to be fair
 SPINNING, SLEEPING = "spinning", "sleeping"
 LEAD_IN = 0.02          # seconds of the same before what is timed
 COUNT_SECONDS = 0.1     # of the pass that counts system calls
@@ -193,6 +194,7 @@ def measure(row: Row, variants: Sequence[Variant], contestants: Sequence[Contest
     with contextlib.ExitStack() as stack:
         if first.placement == CROWDED:
             stack.enter_context(crowd())
+            seconds *= CROWDED_LONGER
         sessions = [stack.enter_context(Session(contestant, work, share, queues=first.queues,
                                                 cpus=cpus.daemon if first.placement == APART else None))
                     for contestant in contestants]

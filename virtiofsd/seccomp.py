@@ -33,7 +33,7 @@ THREAD = """
 
 # What a request needs (_ring/linux.h), and how a thread sets itself up for requests.
 DATA_PLANE = THREAD + """
-    close copy_file_range dup fallocate fchdir fchmodat fchownat fcntl fdatasync flock fstat fstatfs fsync ftruncate
+    close close_range copy_file_range dup fallocate fchdir fchmodat fchownat fcntl fdatasync flock fstat fstatfs fsync ftruncate
     getdents64 getxattr ioctl linkat listxattr lseek mkdirat mknodat name_to_handle_at newfstatat
     open_by_handle_at openat pread64 preadv preadv2 pwritev pwritev2 read readlinkat readv removexattr renameat2
     setxattr statx symlinkat syncfs truncate unlinkat utimensat write writev
@@ -51,7 +51,7 @@ CONTROL_PLANE = DATA_PLANE + """
     dup2 dup3 epoll_create epoll_create1 epoll_ctl eventfd eventfd2 pause pipe pipe2 pselect6 select setitimer signalfd
     signalfd4 timerfd_create timerfd_gettime timerfd_settime
 
-    access chdir close_range faccessat faccessat2 fadvise64 getcwd getdents kill lstat open pwrite64 readlink stat
+    access chdir faccessat faccessat2 fadvise64 getcwd getdents kill lstat open pwrite64 readlink stat
     statfs unlink wait4 waitid
 """
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import random
 import shutil
 import stat
 import time
@@ -397,6 +398,32 @@ def test_no_descriptor_is_lost_by_all_this(full: tuple[Guest, int, list[int]]) -
     in_share = [name for name in guest.daemon.open_files() if name.startswith(str(guest.share))]
     # The shared directory itself, and what handles are opened by.
     assert set(in_share) == {str(guest.share)} and len(in_share) <= 3
+
+
+@pytest.mark.parametrize("order", ["as looked up", "backwards", "shuffled"])
+def test_what_is_forgotten_together_takes_no_other_descriptor_with_it(connect: Connect, order: str) -> None:
+    """Descriptors in sequence are closed by one call; files that are open lie between them."""
+    guest = connect()
+    names = [f"file{number}" for number in range(600)]
+    for name in names:
+        (guest.share / name).write_text(name)
+    nodes, opened = [], {}
+    for number, name in enumerate(names):
+        nodes.append(guest.fuse.lookup(ROOT, name).nodeid)
+        if number % 97 == 50:
+            opened[nodes[-1]] = guest.fuse.open(nodes[-1], os.O_RDWR).fh, name
+    forgotten = [node for node in nodes if node not in opened]
+    if order != "as looked up":
+        forgotten.reverse()
+    if order == "shuffled":
+        random.Random(7).shuffle(forgotten)
+    for at in range(0, len(forgotten), 100):
+        guest.fuse.batch_forget([(node, 1) for node in forgotten[at:at + 100]])
+    guest.daemon.wait_for(inodes=len(opened), inodes_closing=0, descriptors_cached=len(opened))
+    for node, (fh, name) in opened.items():
+        assert guest.fuse.read(node, fh, 0, 100) == name.encode()
+        assert guest.fuse.getattr(node).attr_size == len(name)
+    assert sum(name.startswith(str(guest.share / "file")) for name in guest.daemon.open_files()) == 2 * len(opened)
 
 
 # Where handles do not help
