@@ -75,13 +75,25 @@ cdef int open_file(Context *ctx, Inode *inode, uint32_t flags, uint32_t open_fla
 cdef bint may_keep(const Context *ctx, const Inode *inode, uint32_t flags) noexcept nogil:
     """Whether a file that is opened so may stay open after RELEASE, for the next OPEN.
 
-    Not where an OPEN does more than to open (a network's file system asks its server), nor with flock, which the
+    Only of file systems that have no part in an OPEN (a network's asks its server), and not with flock, which the
     descriptor would keep.
     """
     cdef const Mount *mount = ctx.share.inodes.mounts + inode.mount
     return (ctx.share.kept.slots != NULL and ctx.share.options.cache == CACHE_AUTO and inode.kind == S_IFREG
             and host_flags(ctx, flags) == O_RDONLY and not ctx.share.flags & FUSE_FLOCK_LOCKS
-            and load_relaxed32(&mount.how) == MOUNT_HANDLES and not load_relaxed32(&mount.unpinned))
+            and load_relaxed32(&mount.how) == MOUNT_HANDLES and load_relaxed32(&mount.local))
+
+
+cdef bint no_flush(const Context *ctx, const Inode *inode, uint32_t flags) noexcept nogil:
+    """Whether nobody needs to hear of a close() of a file that is opened so: there are no locks to give up, and nothing
+    to write. What is open for writing alone has no mapping, whose pages a guest writes then; and its file system must
+    have nothing to say.
+    """
+    if ctx.share.flags & FUSE_POSIX_LOCKS:
+        return False
+    return flags & O_ACCMODE == O_RDONLY or (
+        flags & O_ACCMODE == O_WRONLY and not ctx.share.flags & FUSE_WRITEBACK_CACHE
+        and load_relaxed32(&ctx.share.inodes.mounts[inode.mount].local) != 0)
 
 
 cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bint directory,
@@ -120,8 +132,8 @@ cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint 
         descriptors_close(&ctx.share.descriptors)
     else:
         out.open_flags = cache_flags(ctx, inode, fd, flags, directory, fresh)
-        if not directory and flags & O_ACCMODE == O_RDONLY and not ctx.share.flags & FUSE_POSIX_LOCKS:
-            out.open_flags |= FOPEN_NOFLUSH   # nothing to write, and no locks to give up
+        if not directory and no_flush(ctx, inode, flags):
+            out.open_flags |= FOPEN_NOFLUSH
         error = handle_add(&ctx.share.handles, fd, nodeid, inode.mount, flags, directory,
                            may_keep(ctx, inode, flags), &out.fh)
         if error == 0:
@@ -328,7 +340,7 @@ cdef int op_release(Context *ctx, Request *request) noexcept nogil:
 
 
 cdef int op_flush(Context *ctx, Request *request) noexcept nogil:
-    """A close() in the guest: errors that a file system reports only then (NFS, quotas) are had by closing a copy."""
+    """A close() in the guest: errors that a file system reports only then (NFS) are had by closing a copy."""
     cdef const fuse_flush_in *args = <const fuse_flush_in *> next_bytes(request, sizeof(fuse_flush_in))
     cdef Handle *handle
     cdef int error
@@ -339,10 +351,12 @@ cdef int op_flush(Context *ctx, Request *request) noexcept nogil:
         return error
     if ctx.share.flags & FUSE_POSIX_LOCKS:
         owner_drop(&ctx.share.locks, request.header.nodeid, args.lock_owner)
-    error = sys_dup(handle.fd)
+    error = 0
+    if not load_relaxed32(&ctx.share.inodes.mounts[handle.mount].local):
+        error = sys_dup(handle.fd)
+        if error >= 0:
+            error = sys_close(error)
     handle_release(&ctx.share.handles, handle)
-    if error >= 0:
-        error = sys_close(error)
     return error if error < 0 else reply(request, NULL, 0)
 
 

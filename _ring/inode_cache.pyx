@@ -11,10 +11,11 @@ from .inode_table cimport (
     EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE, PINS, ROOT_SLOT,
     SHARDS, Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
-    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, S_IFDIR, S_IFMT, S_IFREG, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
-    clock_realtime, decimal, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
-    numbered_elsewhere, sys_close, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, OWNER_ELSEWHERE,
+    OWNER_LOCAL, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
+    S_IFDIR, S_IFMT, S_IFREG, clock_realtime, decimal, file_system_owner, linux_dirent, linux_file_handle, linux_statx,
+    linux_statx_time, memcpy, sys_close, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat,
+    sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX, NAME_NONE, name_copy
 
@@ -87,10 +88,12 @@ cdef int mount_how(InodeTable *table, uint32_t number, int fd, uint32_t kind) no
     cdef Mount *mount = table.mounts + number
     cdef linux_file_handle handle
     cdef int how = <int> load_relaxed32(&mount.how)
-    cdef int through
+    cdef int through, owner
     if how != MOUNT_UNKNOWN:
         return how
-    store_release32(&mount.unpinned, numbered_elsewhere(fd))
+    owner = file_system_owner(fd)
+    store_release32(&mount.unpinned, owner == OWNER_ELSEWHERE)
+    store_release32(&mount.local, owner == OWNER_LOCAL)
     if table.no_handles or file_handle(fd, &handle) < 0:
         how = MOUNT_NAMES
     else:

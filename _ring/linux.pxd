@@ -308,7 +308,8 @@ cdef extern from "linux.h" nogil:
     int sys_fdatasync(int fd)
     int sys_syncfs(int fd)
     int sys_fstatfs(int fd, statfs *stat)
-    int numbered_elsewhere(int fd)
+    enum: OWNER_UNKNOWN, OWNER_LOCAL, OWNER_ELSEWHERE
+    int file_system_owner(int fd)
     int64_t sys_getxattr(const char *path, const char *name, void *value, size_t size)
     int64_t sys_listxattr(const char *path, char *list, size_t size)
     int sys_setxattr(const char *path, const char *name, const void *value, size_t size, int flags)

@@ -4,7 +4,6 @@ import ctypes
 import errno
 import os
 import pathlib
-import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -169,7 +168,6 @@ def test_nothing_is_kept_that_could_keep_a_lock(connect: Connect, share: pathlib
     assert guest.daemon.statistics()["files_kept"] == 0
 
 
-@pytest.mark.skipif(shutil.which("bindfs") is None, reason="there is no bindfs")
 def test_nothing_is_kept_of_a_file_system_whose_server_wants_to_see_each_open(connect: Connect,
                                                                               mounts: Mounts) -> None:
     guest = connect("--close-delay", FOR_LONG, share=mounts.fuse())

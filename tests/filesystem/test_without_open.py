@@ -9,7 +9,7 @@ import pytest
 from frontend import fuse_abi as abi
 from frontend.fuse import LINUX_FLAGS
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, refused
+from tests.filesystem.support import ROOT, Guest, Mounts, refused
 
 ALWAYS = ("--cache", "always")
 
@@ -93,10 +93,25 @@ def test_a_guest_that_does_not_know_of_it_opens_everything(guest: Guest) -> None
     guest.fuse.releasedir(ROOT, guest.fuse.opendir(ROOT).fh)
 
 
-@pytest.mark.parametrize(("flags", "expected"), [(os.O_RDONLY, True), (os.O_RDWR, False), (os.O_WRONLY, False)])
-def test_who_only_reads_need_not_flush(connect: Connect, flags: int, expected: bool) -> None:
-    for options in ((), ("--posix-lock",)):
-        guest = connect(*options)
-        entry, opened = guest.fuse.create(ROOT, "file", flags=flags)
-        guest.fuse.release(entry.nodeid, opened.fh)
-        assert bool(opened.open_flags & abi.FOPEN_NOFLUSH) == (expected and not options)
+def flushes(guest: Guest, flags: int) -> bool:
+    entry, opened = guest.fuse.create(ROOT, "file", flags=flags)
+    guest.fuse.flush(entry.nodeid, opened.fh)
+    guest.fuse.release(entry.nodeid, opened.fh)
+    guest.fuse.unlink(ROOT, "file")
+    return not opened.open_flags & abi.FOPEN_NOFLUSH
+
+
+@pytest.mark.parametrize(("flags", "expected"), [(os.O_RDONLY, False), (os.O_RDWR, True), (os.O_WRONLY, False)])
+def test_who_only_reads_or_only_writes_need_not_flush(connect: Connect, mounts: Mounts, flags: int,
+                                                      expected: bool) -> None:
+    """What is written is with the host before the close; only pages of a mapping are not."""
+    share = mounts.tmpfs()
+    assert flushes(connect(share=share), flags) == expected
+    assert flushes(connect("--posix-lock", share=share), flags)
+    assert flushes(connect("--writeback", share=share), flags) == (flags != os.O_RDONLY)
+
+
+def test_a_close_is_told_to_a_file_system_that_may_fail_only_then(connect: Connect, mounts: Mounts) -> None:
+    guest = connect(share=mounts.fuse())
+    assert not flushes(guest, os.O_RDONLY)
+    assert flushes(guest, os.O_WRONLY)
