@@ -70,8 +70,8 @@ def daemon(tmp_path: pathlib.Path, holder: Holder) -> Iterator[Daemon]:
         pytest.skip("it is this build's own Python that is made to hold its GIL")
     daemon = Daemon([sys.executable, "-m", "tests.daemon.gil_holder", tmp_path / "orders"], tmp_path / "daemon",
                     ["--posix-lock", "--seccomp", "none"])
-    holder.accept()
     daemon.wait_until_it_listens()
+    holder.accept()
     yield daemon
     if problems := daemon.finish():
         pytest.fail("\n".join(problems))

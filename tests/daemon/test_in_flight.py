@@ -9,12 +9,13 @@ from tests.conftest import StartDaemon
 from tests.daemon.hanging import HangingMount
 from tests.daemon.support import answered, ask, wait_until
 
-LIMIT = 32      # the pool has more threads than that, should it learn meanwhile that GETATTR is slow
+LIMIT = 64
+THREADS = 2 * LIMIT     # some are left over, should the pool learn meanwhile that GETATTR is slow
 
 
 def test_more_requests_than_may_be_in_flight_wait_in_their_queue_and_hold_nobody_else_up(
         hanging: HangingMount, start_daemon: StartDaemon) -> None:
-    daemon = start_daemon("--max-requests", str(LIMIT), share=hanging.path)
+    daemon = start_daemon("--max-requests", str(LIMIT), "--thread-pool-size", str(THREADS), share=hanging.path)
     with VirtioFs(daemon.socket, num_queues=2, queue_size=512) as device:
         fuse = FuseClient(device)
         fuse.init()

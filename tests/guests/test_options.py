@@ -338,12 +338,9 @@ def test_few_descriptors_reach_for_many_files(scarce: tuple[Place, str]) -> None
     """, tag, timeout=4 * SLOW)
 
 
-def test_few_descriptors_are_shared_out(scarce: tuple[Place, str], request: pytest.FixtureRequest) -> None:
+def test_few_descriptors_are_shared_out(scarce: tuple[Place, str]) -> None:
     """A guest that opens all it can gets ENFILE, and neither its open files nor any other file suffer from it."""
     place, tag = scarce
-    if tag == "named":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="an open file that is not found again by handle has "
-                                              "two descriptors, and the bound counts one: close gets ENFILE"))
     expected = fill(place.host(tag), 20, 20)
     place.python("""
         import errno, os, resource, sys
