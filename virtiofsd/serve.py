@@ -135,7 +135,7 @@ def serve_until_done(options: argparse.Namespace, listener: Listener, inside: In
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(server.run())
     if not all(backend.free() for backend in server.hung):
-        log.error("requests hang in the host's file system: the process ends without them")
         listener.close()
+        log.error("requests hang in the host's file system: the process ends without them")
         os._exit(EXIT_FAILURE)  # an orderly end would free what their threads still use
     return status
