@@ -1,5 +1,6 @@
 """Two guests of different kernels and the host work in one directory."""
 
+import contextlib
 import json
 import os
 import random
@@ -102,9 +103,8 @@ def test_each_sees_what_the_others_do(places: GetPlace) -> None:
                 expected[name] = f"{turn} of {who}"
                 change = f"put({name!r}, {expected[name]!r})"
         if who == "host":
-            os.chdir(host)
-            exec(change, {"os": os, "put": lambda name, text: Path(name).write_text(text)})
-            os.chdir("/")
+            with contextlib.chdir(host):
+                exec(change, {"os": os, "put": lambda name, text: Path(name).write_text(text)})
         else:
             assert sessions[who].do(change) is None
         for other, session in sessions.items():
