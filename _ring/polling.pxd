@@ -13,6 +13,7 @@ cdef struct Polling:
     uint64_t ban           # ticks of the last ban
     uint64_t checked_at    # when waits for a CPU were last looked at
     uint64_t waited        # nanoseconds that the thread had waited for a CPU then
+    uint64_t sleeps        # that have ended since then
     uint32_t polling       # it is counted in engine.pollers
     int schedstat_fd       # of the thread that leads; -1: not open
     uint64_t polls

@@ -13,7 +13,8 @@ from .linux cimport run_delay
 
 cdef enum:
     CHECK_US = 2000          # between looks at the waits for a CPU
-    SHORT_PERCENT = 4        # of the time spent waiting for a CPU: they are short
+    SHORT_PERCENT = 10       # of the time spent waiting for a CPU: they are short
+    WAKE_NS = 10000          # of such a wait are the wake-up's own, on an idle CPU
     BAN_US = 20000           # the first; each further one is twice as long
     BAN_MAX_US = 1000000
     FIRST_US = 6             # the budget that a short gap begins with
@@ -23,16 +24,18 @@ cdef bint cpus_short(Polling *polling, Engine *engine, uint64_t now) noexcept no
     """Looks now and then whether the thread waits for a CPU, and bans polling for a while where it does."""
     cdef uint64_t us = engine.ticks_per_us
     cdef uint64_t passed = now - polling.checked_at
-    cdef uint64_t waited, before
+    cdef uint64_t waited, before, wake_ups
     if passed < CHECK_US * us:
         return False
     before = polling.waited
     waited = run_delay(polling.schedstat_fd)
+    wake_ups = polling.sleeps * WAKE_NS
     polling.waited = waited
     polling.checked_at = now
+    polling.sleeps = 0
     if passed > 50 * CHECK_US * us or waited < before:
         return False   # it slept in between, or another thread leads: the figure says nothing
-    if (waited - before) * 100 < passed / us * 1000 * SHORT_PERCENT:
+    if waited - before < wake_ups or (waited - before - wake_ups) * 100 < passed / us * 1000 * SHORT_PERCENT:
         if polling.ban > BAN_US * us:
             polling.ban -= polling.ban / 4
         return False
@@ -76,6 +79,7 @@ cdef void poll_end(Polling *polling, Engine *engine, uint64_t now, bint hit) noe
 cdef void poll_learn(Polling *polling, Engine *engine, uint64_t now) noexcept nogil:
     """A kick has ended a sleep."""
     cdef uint64_t gap = now - polling.empty_since
+    polling.sleeps += 1
     if gap < polling.limit and now >= polling.banned_until:
         polling.budget = FIRST_US * engine.ticks_per_us if polling.budget == 0 else 2 * polling.budget
         if polling.budget < gap + gap / 4:
