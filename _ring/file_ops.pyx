@@ -21,9 +21,9 @@ from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .kept cimport kept_take
 from .linux cimport (
     AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENOSYS, ENXIO, EOPNOTSUPP, EPERM, EROFS,
-    ESTALE, IOV_MAX, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC,
-    O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx, memset, sys_close,
-    sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv,
+    ESTALE, IOV_MAX, OWNER_LOCAL, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR, O_SYNC,
+    O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx, memset,
+    sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv,
     sys_preadv2, sys_pwritev, sys_statx)
 from .lock_owners cimport cancel_handle, owner_drop
 from .opened cimport handle_of, opens_nothing
@@ -81,7 +81,7 @@ cdef bint may_keep(const Context *ctx, const Inode *inode, uint32_t flags) noexc
     cdef const Mount *mount = ctx.share.inodes.mounts + inode.mount
     return (ctx.share.kept.slots != NULL and ctx.share.options.cache == CACHE_AUTO and inode.kind == S_IFREG
             and host_flags(ctx, flags) == O_RDONLY and not ctx.share.flags & FUSE_FLOCK_LOCKS
-            and load_relaxed32(&mount.how) == MOUNT_HANDLES and load_relaxed32(&mount.local))
+            and load_relaxed32(&mount.how) == MOUNT_HANDLES and load_relaxed32(&mount.owner) == OWNER_LOCAL)
 
 
 cdef bint no_flush(const Context *ctx, const Inode *inode, uint32_t flags) noexcept nogil:
@@ -93,7 +93,7 @@ cdef bint no_flush(const Context *ctx, const Inode *inode, uint32_t flags) noexc
         return False
     return flags & O_ACCMODE == O_RDONLY or (
         flags & O_ACCMODE == O_WRONLY and not ctx.share.flags & FUSE_WRITEBACK_CACHE
-        and load_relaxed32(&ctx.share.inodes.mounts[inode.mount].local) != 0)
+        and load_relaxed32(&ctx.share.inodes.mounts[inode.mount].owner) == OWNER_LOCAL)
 
 
 cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bint directory,
@@ -352,7 +352,7 @@ cdef int op_flush(Context *ctx, Request *request) noexcept nogil:
     if ctx.share.flags & FUSE_POSIX_LOCKS:
         owner_drop(&ctx.share.locks, request.header.nodeid, args.lock_owner)
     error = 0
-    if not load_relaxed32(&ctx.share.inodes.mounts[handle.mount].local):
+    if load_relaxed32(&ctx.share.inodes.mounts[handle.mount].owner) != OWNER_LOCAL:
         error = sys_dup(handle.fd)
         if error >= 0:
             error = sys_close(error)

@@ -11,11 +11,10 @@ from .inode_table cimport (
     EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE, PINS, ROOT_SLOT,
     SHARDS, Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, OWNER_ELSEWHERE,
-    OWNER_LOCAL, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
-    S_IFDIR, S_IFMT, S_IFREG, clock_realtime, decimal, file_system_owner, linux_dirent, linux_file_handle, linux_statx,
-    linux_statx_time, memcpy, sys_close, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat,
-    sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
+    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR, S_IFMT, S_IFREG,
+    clock_realtime, decimal, file_system_owner, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
+    sys_close, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX, NAME_NONE, name_copy
 
@@ -88,12 +87,10 @@ cdef int mount_how(InodeTable *table, uint32_t number, int fd, uint32_t kind) no
     cdef Mount *mount = table.mounts + number
     cdef linux_file_handle handle
     cdef int how = <int> load_relaxed32(&mount.how)
-    cdef int through, owner
+    cdef int through
     if how != MOUNT_UNKNOWN:
         return how
-    owner = file_system_owner(fd)
-    store_release32(&mount.unpinned, owner == OWNER_ELSEWHERE)
-    store_release32(&mount.local, owner == OWNER_LOCAL)
+    store_release32(&mount.owner, <uint32_t> file_system_owner(fd))
     if table.no_handles or file_handle(fd, &handle) < 0:
         how = MOUNT_NAMES
     else:

@@ -104,8 +104,7 @@ cdef struct Mount:
     int32_t fd                  # by which handles are opened; -1: none yet
     uint32_t how                # a MountHow
     uint32_t no_nowait          # RWF_NOWAIT is not supported
-    uint32_t unpinned           # a descriptor does not keep the number of its file from being given to another
-    uint32_t local              # nobody but the file itself has a part in opening and closing it
+    uint32_t owner              # whose file system it is: see file_system_owner
     uint32_t slow[SLOW_CLASSES]     # see slowness.pyx
     uint32_t quick[SLOW_CLASSES]
     uint64_t slow_at_us[SLOW_CLASSES]

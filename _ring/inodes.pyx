@@ -16,9 +16,9 @@ from .inode_table cimport (
     key_hash, shard_of, store_fd)
 from .kept cimport KeptFiles
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_FORCE_SYNC, ENOMEM, EOVERFLOW, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE,
-    MAP_PRIVATE, PROT_READ, PROT_WRITE, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR, S_IFMT, calloc, free,
-    linux_file_handle, linux_statx, memcmp, memset, mmap, munmap, sys_close, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_FORCE_SYNC, ENOMEM, EOVERFLOW, OWNER_ELSEWHERE, MAP_ANONYMOUS, MAP_FAILED,
+    MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR, S_IFMT,
+    calloc, free, linux_file_handle, linux_statx, memcmp, memset, mmap, munmap, sys_close, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport name_drop, name_equals, name_keep, names_create, names_destroy
 
@@ -171,7 +171,7 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
     cdef Shard *shard = shard_of(table, hash)
     cdef uint64_t nodeid = 0
     cdef Inode *inode
-    if table.mounts[mount].unpinned:
+    if table.mounts[mount].owner == OWNER_ELSEWHERE:
         drop_if_gone(table, mount, ino)
     lock(&shard.lock)
     inode = index_find(table, shard, hash, mount, ino)
@@ -198,7 +198,7 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     cdef bint have_handle = False
     cdef bint spare = False
     cdef Inode *inode
-    if table.mounts[mount].unpinned:
+    if table.mounts[mount].owner == OWNER_ELSEWHERE:
         drop_if_gone(table, mount, stat.stx_ino)
     fetch_add32(&table.account.cached, 1)
     handle.handle_bytes = 0

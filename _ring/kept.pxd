@@ -32,5 +32,4 @@ cdef bint kept_put(KeptFiles *kept, uint64_t nodeid, int fd) noexcept nogil
 cdef int kept_take(KeptFiles *kept, uint64_t nodeid) noexcept nogil
 cdef bint kept_has(KeptFiles *kept, uint64_t nodeid) noexcept nogil
 cdef void kept_forget(KeptFiles *kept, uint64_t nodeid) noexcept nogil
-cdef void kept_close_idle(KeptFiles *kept) noexcept nogil
-cdef void kept_close_all(KeptFiles *kept) noexcept nogil
+cdef void kept_close(KeptFiles *kept, bint recent_too) noexcept nogil

@@ -31,7 +31,7 @@ cdef int kept_create(KeptFiles *kept, Descriptors *account, int64_t delay_ns, ui
 
 
 cdef void kept_destroy(KeptFiles *kept) noexcept nogil:
-    kept_close_all(kept)
+    kept_close(kept, True)
     free(kept.slots)
     kept.slots = NULL
 
@@ -114,26 +114,17 @@ cdef void kept_forget(KeptFiles *kept, uint64_t nodeid) noexcept nogil:
         fd = kept_take(kept, nodeid)
 
 
-cdef void kept_close_idle(KeptFiles *kept) noexcept nogil:
-    """Closes what has been there since the last time. May sleep."""
+cdef void kept_close(KeptFiles *kept, bint recent_too) noexcept nogil:
+    """Closes what has been there since the last time, or everything (the end of a session). May sleep."""
     cdef KeptFile *slot
     cdef int i, fd
     for i in range(KEPT_SLOTS if kept.slots != NULL else 0):
         slot = kept.slots + i
         if not load_relaxed64(&slot.nodeid):
             continue
-        if load_relaxed32(&slot.recent):
+        if load_relaxed32(&slot.recent) and not recent_too:
             store_relaxed32(&slot.recent, 0)
             continue
         fd = take(kept, slot, 0)
-        if fd >= 0:
-            sys_close(fd)
-
-
-cdef void kept_close_all(KeptFiles *kept) noexcept nogil:
-    """The end of a session. May sleep."""
-    cdef int i, fd
-    for i in range(KEPT_SLOTS if kept.slots != NULL else 0):
-        fd = take(kept, kept.slots + i, 0)
         if fd >= 0:
             sys_close(fd)

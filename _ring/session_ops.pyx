@@ -18,7 +18,7 @@ from .inode_cache cimport inode_fd
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
 from .inode_table cimport Inode
 from .inodes cimport inode_forget, inodes_forget_all
-from .kept cimport kept_close_all
+from .kept cimport kept_close
 from .linux cimport EPROTO, ESTALE, O_RDONLY, memcpy, memset, statfs, sys_close, sys_fstatfs, sys_syncfs
 from .lock_owners cimport cancel_request, owners_drop_all
 from .request cimport NO_REPLY, Request, next_bytes, reply
@@ -85,7 +85,7 @@ cdef void end_session(Share *share) noexcept nogil:
     store_release32(&share.session, 0)
     owners_drop_all(&share.locks)
     handles_close_all(&share.handles)
-    kept_close_all(&share.kept)
+    kept_close(&share.kept, True)
     inodes_forget_all(&share.inodes)
     inodes_close_pending(&share.inodes)
 

@@ -9,7 +9,7 @@ from .inode_cache cimport inodes_close_idle
 from .inode_lifetime cimport inodes_close_pending
 from .inode_table cimport IDLE_CLOSING_DUE, IDLE_CLOSING_NONE, IDLE_CLOSING_RUNS
 from .linux cimport ENOMEM, calloc, free, pthread_join, sys_futex_wait, thread_name, thread_start
-from .kept cimport kept_close_idle
+from .kept cimport kept_close
 from .lock_owners cimport cancel_again
 from .mutex cimport lock, unlock
 from .operations cimport Operation, operation_of, perform
@@ -71,7 +71,7 @@ cdef void do_chores(Share *share) noexcept nogil:
     if load_relaxed32(&share.inodes.to_close):
         inodes_close_pending(&share.inodes)
     if load_relaxed32(&share.kept.round_due) and exchange32(&share.kept.round_due, 0):
-        kept_close_idle(&share.kept)
+        kept_close(&share.kept, False)
     if load_relaxed32(&share.inodes.idle_closing) == due and \
             compare_exchange32(&share.inodes.idle_closing, &due, IDLE_CLOSING_RUNS):
         inodes_close_idle(&share.inodes, not share.flags & FUSE_NO_OPEN_SUPPORT)

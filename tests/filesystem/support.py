@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -77,6 +78,11 @@ def opened(fuse: FuseClient, name: str, flags: int = os.O_RDWR) -> tuple[int, in
     return nodeid, fuse.open(nodeid, flags).fh
 
 
+def settle(seconds: float = 0.05) -> None:
+    """A change so recent that another could have the same time counts as a change."""
+    time.sleep(seconds)
+
+
 @contextlib.contextmanager
 def refused(*numbers: int) -> Iterator[None]:
     """What is done inside must be answered with (one of) these errors."""
@@ -117,8 +123,8 @@ def as_guest(attr: SimpleNamespace, access: bool = True) -> dict[str, int]:
     """The attributes of an entry or of GETATTR. Without `access`, all but the time of the last access."""
     found = {field: getattr(attr, f"attr_{field}")
              for field in ("ino", "size", "blocks", "mode", "nlink", "uid", "gid", "rdev", "blksize")}
-    for time in ("atime", "mtime", "ctime") if access else ("mtime", "ctime"):
-        found[time] = signed(getattr(attr, f"attr_{time}")) * 10**9 + getattr(attr, f"attr_{time}nsec")
+    for stamp in ("atime", "mtime", "ctime") if access else ("mtime", "ctime"):
+        found[stamp] = signed(getattr(attr, f"attr_{stamp}")) * 10**9 + getattr(attr, f"attr_{stamp}nsec")
     return found
 
 

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import time
 from collections.abc import Callable
 
 import pytest
@@ -10,15 +9,10 @@ import pytest
 from frontend import fuse_abi as abi
 from frontend.fuse import LINUX_FLAGS, FuseClient
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT
+from tests.filesystem.support import ROOT, settle
 
 KEEP, DIRECTORY, DIRECT = abi.FOPEN_KEEP_CACHE, abi.FOPEN_CACHE_DIR, abi.FOPEN_DIRECT_IO
 PARALLEL = abi.FOPEN_PARALLEL_DIRECT_WRITES
-
-
-def settle() -> None:
-    """A change so recent that another could have the same time counts as a change."""
-    time.sleep(0.05)
 
 
 def flags_of(fuse: FuseClient, node: int, flags: int = os.O_RDONLY) -> int:

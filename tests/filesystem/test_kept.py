@@ -12,13 +12,12 @@ import pytest
 
 from frontend.fuse_abi import FUSE_FLOCK_LOCKS
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, Mounts, give_back, needs_root, refused
+from tests.filesystem.support import ROOT, Guest, Mounts, give_back, needs_root, refused, settle
 
 pytestmark = needs_root         # only root may open files by handle, and so find them again
 
 FOR_LONG = "60"
-SETTLED = 0.05                  # after which a change cannot hide behind an earlier one
-SETTLED_COARSE = 2.1            # where times are whole seconds
+COARSE = 2.1                    # seconds until a change has settled where times are whole seconds
 IN_OPEN = 0x20
 
 
@@ -63,10 +62,10 @@ def guest(connect: Connect, share: pathlib.Path) -> Guest:
     return connect("--close-delay", FOR_LONG, share=share)
 
 
-def known(guest: Guest, name: str, content: bytes = b"data", settled: float = SETTLED) -> int:
+def known(guest: Guest, name: str, content: bytes = b"data") -> int:
     """A file that has been open for reading once. Its nodeid."""
     (guest.share / name).write_bytes(content)
-    time.sleep(settled)
+    settle()
     node = guest.fuse.lookup(ROOT, name).nodeid
     guest.fuse.release(node, guest.fuse.open(node).fh)
     return node
@@ -82,7 +81,10 @@ def read_again(guest: Guest, node: int) -> bytes:
 def test_a_file_is_not_opened_on_the_host_for_each_open_of_the_guest(
         connect: Connect, file_system: pathlib.Path, opens: Opens) -> None:
     guest = connect("--close-delay", FOR_LONG, share=file_system)
-    node = known(guest, "file", settled=SETTLED_COARSE)
+    (guest.share / "file").write_bytes(b"data")
+    settle(COARSE)
+    node = guest.fuse.lookup(ROOT, "file").nodeid
+    assert read_again(guest, node) == b"data"
     opens.watch(guest.share / "file")
     for _ in range(5):
         assert read_again(guest, node) == b"data"
@@ -209,7 +211,7 @@ def test_many_files_are_kept_as_far_as_there_is_room(connect: Connect, share: pa
     names = [f"file{number}" for number in range(300)]
     for name in names:
         (guest.share / name).write_text(name)
-    time.sleep(SETTLED)
+    settle()
     nodes = [guest.fuse.lookup(ROOT, name).nodeid for name in names]
     for _ in range(3):
         for name, node in zip(names, nodes, strict=True):

@@ -6,6 +6,7 @@ The same seed does the same things in the same order, for as long as the time al
 In a guest root drops its caches now and then, so that what it knows must come from the daemon again.
 """
 
+import abc
 import collections
 import contextlib
 import errno
@@ -26,7 +27,7 @@ DROP_CACHES = "/proc/sys/vm/drop_caches"
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS)
 
 
-class Exerciser:
+class Exerciser(abc.ABC):
     """One process's operations: each has a weight, and is a method that says what it does before it does it."""
 
     OPERATIONS: ClassVar[dict[str, int]]
@@ -61,9 +62,9 @@ class Exerciser:
             getattr(self, name)()
             self.done[name] += 1
 
+    @abc.abstractmethod
     def check(self) -> None:
         """Compares all there is with the model."""
-        raise NotImplementedError
 
     def run(self, seconds: float) -> None:
         end = time.monotonic() + seconds
