@@ -78,6 +78,11 @@ def opened(fuse: FuseClient, name: str, flags: int = os.O_RDWR) -> tuple[int, in
     return nodeid, fuse.open(nodeid, flags).fh
 
 
+def cached(daemon: Daemon, path: pathlib.Path) -> bool:
+    """Whether the daemon has the file, under the name that it has now, open."""
+    return any(name in (str(path), f"{path} (deleted)") for name in daemon.open_files())
+
+
 def settle(seconds: float = 0.05) -> None:
     """A change so recent that another could have the same time counts as a change."""
     time.sleep(seconds)
