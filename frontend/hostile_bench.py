@@ -304,7 +304,8 @@ class Bench:
                 for index in indices:
                     self.queue.give(index)
                 outcome = self.outcome_of(found[head], reply)
-                self.free()
+                if not self.dirty:      # else the queue may still have the chain, until it is reset
+                    self.free()
                 return outcome
             if self.device.error_signalled(self.queue_index):
                 break

@@ -218,9 +218,8 @@ def same_head_twice(bench: Bench, _: random.Random) -> Outcome:
     """One chain made available twice in a batch."""
     head, indices = bench.place([request(bench), reply(bench)])
     bench.queue.push(head)
-    outcome = bench.show(head, indices)
     bench.dirty = True
-    return outcome
+    return bench.show(head, indices)
 
 
 @entry(KIND, BAD_CHAIN, OK)
@@ -421,9 +420,8 @@ def available_index_jumps(bench: Bench, rng: random.Random) -> Outcome:
     bench.queue.avail_idx = bench.queue.avail_idx + bench.queue.size + rng.choice([1, 2, 1000, 0x7fff])
     bench.queue.kick(force=True)
     bench.device.wait(bench.queue_index, 0.2)
-    outcome = bench.show(head, indices)
     bench.dirty = True
-    return outcome
+    return bench.show(head, indices)
 
 
 @entry(KIND, BAD_RING, ring="split")
@@ -432,8 +430,8 @@ def available_index_goes_back(bench: Bench, rng: random.Random) -> Outcome:
     bench.queue.avail_idx = bench.queue.avail_idx - rng.choice([1, 2, 100])
     bench.queue.kick(force=True)
     bench.device.wait(bench.queue_index, 0.2)
-    outcome = bench.show(*bench.place([request(bench), reply(bench)]))
     bench.dirty = True
+    outcome = bench.show(*bench.place([request(bench), reply(bench)]))
     return outcome
 
 
@@ -456,8 +454,8 @@ def chain_without_an_end(bench: Bench, _: random.Random) -> Outcome:
     first = request(bench)
     for slot, bits, id_ in reversed(slots):
         bench.queue.write_desc(slot, first.addr, 1, NEXT | bits, id_)
-    outcome = bench.show(slots[0][2])
     bench.dirty = True
+    outcome = bench.show(slots[0][2])
     return outcome
 
 
@@ -467,8 +465,8 @@ def chain_that_is_not_finished(bench: Bench, _: random.Random) -> Outcome:
     slot, bits, id_ = bench.queue.packed_place(1)[0]
     first = request(bench)
     bench.queue.write_desc(slot, first.addr, first.length, NEXT | bits, id_)
-    outcome = bench.show(id_)
     bench.dirty = True
+    outcome = bench.show(id_)
     return outcome
 
 
@@ -479,8 +477,8 @@ def buffer_id_past_the_ring(bench: Bench, _: random.Random) -> Outcome:
     for (slot, bits, _id), desc in reversed(list(zip(slots, [request(bench), reply(bench)], strict=True))):
         flags = desc.flags | bits | (NEXT if slot == slots[0][0] else 0)
         bench.queue.write_desc(slot, desc.addr, desc.length, flags, 0xffff)
-    outcome = bench.show(slots[0][2])
     bench.dirty = True
+    outcome = bench.show(slots[0][2])
     return outcome
 
 
