@@ -431,8 +431,7 @@ def available_index_goes_back(bench: Bench, rng: random.Random) -> Outcome:
     bench.queue.kick(force=True)
     bench.device.wait(bench.queue_index, 0.2)
     bench.dirty = True
-    outcome = bench.show(*bench.place([request(bench), reply(bench)]))
-    return outcome
+    return bench.show(*bench.place([request(bench), reply(bench)]))
 
 
 @entry(KIND, BAD_RING, ring="split")
@@ -455,8 +454,7 @@ def chain_without_an_end(bench: Bench, _: random.Random) -> Outcome:
     for slot, bits, id_ in reversed(slots):
         bench.queue.write_desc(slot, first.addr, 1, NEXT | bits, id_)
     bench.dirty = True
-    outcome = bench.show(slots[0][2])
-    return outcome
+    return bench.show(slots[0][2])
 
 
 @entry(KIND, BAD_RING, BAD_CHAIN, ring="packed")
@@ -466,8 +464,7 @@ def chain_that_is_not_finished(bench: Bench, _: random.Random) -> Outcome:
     first = request(bench)
     bench.queue.write_desc(slot, first.addr, first.length, NEXT | bits, id_)
     bench.dirty = True
-    outcome = bench.show(id_)
-    return outcome
+    return bench.show(id_)
 
 
 @entry(KIND, BAD_RING, ring="packed")
@@ -478,8 +475,7 @@ def buffer_id_past_the_ring(bench: Bench, _: random.Random) -> Outcome:
         flags = desc.flags | bits | (NEXT if slot == slots[0][0] else 0)
         bench.queue.write_desc(slot, desc.addr, desc.length, flags, 0xffff)
     bench.dirty = True
-    outcome = bench.show(slots[0][2])
-    return outcome
+    return bench.show(slots[0][2])
 
 
 # While the device reads
