@@ -1,5 +1,6 @@
 """Processes that end with the one that started them: guests, and the daemons they are connected to."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -63,6 +64,20 @@ class Process:
                     break
                 self.wait(seconds)
         return self.status
+
+    def state(self) -> str:
+        """What each of its threads, and those of the processes that it has started, is doing: for somebody who has
+        to find out why it does not end.
+        """
+        lines = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.getsid(int(process.name)) == self.pid:
+                    for thread in process.glob("task/*"):
+                        words = [(thread / name).read_text().split(")")[-1].split()[:3] for name in ("stat", "syscall")]
+                        stack = (thread / "stack").read_text().split() if os.geteuid() == 0 else []
+                        lines.append(" ".join([process.name, thread.name, *words[0], *words[1], *stack[1::2]]))
+        return "\n".join(lines)
 
     def text(self) -> str:
         """What it has said so far."""
