@@ -27,6 +27,14 @@ cdef inline int64_t nanoseconds(const linux_statx_time *time) noexcept nogil:
     return time.tv_sec * SECOND + time.tv_nsec
 
 
+cdef int64_t settles_in(const linux_statx_time *time, bint fine) noexcept nogil:
+    """How many nanoseconds it takes until what happens has a later time than this; 0 or less: all that happens now.
+
+    `fine`: the file system is known to store more than seconds.
+    """
+    return nanoseconds(time) + (TICK if fine and time.tv_nsec else COARSE_TICK) - clock_realtime_ns()
+
+
 cdef uint64_t digest_of(const linux_statx *stat) noexcept nogil:
     """Size and times as one number; 0 where another change could hide behind the last one."""
     cdef int64_t changed = nanoseconds(&stat.stx_ctime)

@@ -3,27 +3,37 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32, load_relaxed32, load_relaxed64,
-    store_release32)
+    compare_exchange64, fetch_add32, fetch_add64, fetch_sub32, fetch_sub64, load_acquire32, load_acquire64,
+    load_relaxed32, load_relaxed64, store_release32)
 from .descriptors cimport descriptors_over_budget
+from .freshness cimport settles_in
 from .inode_lifetime cimport cache_insert, cache_remove, inode_release
 from .inode_table cimport (
     EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE, PINS, ROOT_SLOT,
     SHARDS, Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
-    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR, S_IFMT, S_IFREG,
-    clock_realtime, decimal, file_system_owner, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
-    sys_close, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat, sys_statx)
+    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, OWNER_LOCAL, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR,
+    S_IFMT, S_IFREG, decimal, file_system_owner, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
+    sched_yield, sys_close, sys_futex_wait, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat,
+    sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX, NAME_NONE, name_copy
 
 cdef enum:
     EVICT_TRIES = 64            # records that one search for a victim looks at
     IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
-    SETTLED_SECONDS = 2         # an age at which no later file can have the same birth time, on any clock
     LISTING = 4096
     REOPEN_TRIES = 64           # parents that are opened on the way to one file, beyond its depth
+
+# What may become of a cached descriptor.
+cdef enum Closable:
+    STAYS                       # nothing could find the file again, now at least
+    SETTLES                     # it may be closed in a moment
+    CLOSES
+
+cdef int64_t SETTLING_NS = 2500000000
+cdef int64_t SETTLING_LOOK_NS = 5000000
 
 
 # Identity.
@@ -174,45 +184,76 @@ cdef int open_renamed(InodeTable *table, Inode *inode, int parent_fd) noexcept n
     return fd
 
 
+cdef Inode *pin_parent(InodeTable *table, Inode *inode, char *name) noexcept nogil:
+    """The directory that a pinned inode was last seen in, pinned as well, and its name there ("": none is known). NULL:
+    nobody knows. The directory's descriptor stays as it is while it is pinned.
+    """
+    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+    cdef Inode *parent = NULL
+    name[0] = 0
+    lock(&shard.lock)
+    if inode.parent != NONE:
+        parent = at_slot(table, inode.parent)
+        fetch_add64(&parent.state, 1)
+        if inode.name != NAME_NONE:
+            name_copy(&table.names, inode.name, name)
+    unlock(&shard.lock)
+    # Whoever evicts it waits for nobody but those who evict what is above it.
+    while parent != NULL and load_acquire64(&parent.state) & EVICTING:
+        sched_yield()
+    return parent
+
+
+cdef Inode *first_to_open(InodeTable *table, Inode *inode, Inode **parent, char *name, int *depth) noexcept nogil:
+    """The topmost of the inode and its ancestors that has no descriptor, pinned; `parent`: the next one above, pinned.
+    NULL: an ancestor is not in the share any more.
+    """
+    cdef Inode *target = inode
+    fetch_add64(&target.state, 1)
+    depth[0] = 0
+    while True:
+        parent[0] = pin_parent(table, target, name)
+        if parent[0] != NULL and parent[0].fd >= 0:
+            return target
+        inode_release(table, target)
+        if parent[0] == NULL:
+            return NULL
+        target = parent[0]
+        depth[0] += 1
+
+
 cdef int reopen_by_name(InodeTable *table, Inode *inode) noexcept nogil:
     """Opens the topmost ancestor that has no descriptor, then the next one below it, down to the inode itself.
 
-    Each ancestor is pinned by its child, so the records stay; a descriptor of one may be evicted again on the way,
-    which is why the search starts over from below each time, and is bounded.
+    A descriptor of an ancestor may be evicted again on the way, which is why the search starts over from below each
+    time, and is bounded.
     """
     cdef Inode *target
     cdef Inode *parent
     cdef char name[NAME_MAX + 1]
+    cdef bint done
     cdef int tries = 0
-    cdef int depth, parent_fd, fd
+    cdef int deepest = 0
+    cdef int depth, fd
     while True:
-        target = inode
-        depth = 0
-        while True:
-            if target.parent == NONE:
-                return -ESTALE
-            parent = at_slot(table, target.parent)
-            parent_fd = <int> load_acquire32(<uint32_t *> &parent.fd)
-            if parent_fd >= 0:
-                break
-            target = parent
-            depth += 1
+        target = first_to_open(table, inode, &parent, name, &depth)
+        if target == NULL:
+            return -ESTALE
+        if depth > deepest:
+            deepest = depth
         tries += 1
-        if tries > depth + REOPEN_TRIES:
-            return -ENFILE
         parent.recent = 1
-        lock(&shard_of(table, key_hash(target.mount, target.ino)).lock)
-        if target.name == NAME_NONE:
-            name[0] = 0
-        else:
-            name_copy(&table.names, target.name, name)
-        unlock(&shard_of(table, key_hash(target.mount, target.ino)).lock)
-        fd = open_named(table, target, parent_fd, name) if name[0] else -ESTALE
+        fd = open_named(table, target, parent.fd, name) if name[0] else -ESTALE
         if fd == -ESTALE:
-            fd = open_renamed(table, target, parent_fd)
+            fd = open_renamed(table, target, parent.fd)
         fd = adopt(table, target, fd)
-        if fd < 0 or target == inode:
+        done = fd < 0 or target == inode
+        inode_release(table, parent)
+        inode_release(table, target)
+        if done:
             return fd
+        if tries > deepest + REOPEN_TRIES:
+            return -ENFILE
 
 
 cdef int adopt(InodeTable *table, Inode *inode, int fd) noexcept nogil:
@@ -242,38 +283,49 @@ cdef int adopt(InodeTable *table, Inode *inode, int fd) noexcept nogil:
 # Closing descriptors.
 
 cdef void make_room(InodeTable *table) noexcept nogil:
-    """Closes what the budget does not allow any more."""
+    """Closes what the budget does not allow any more. Where that can be done in a moment only, it waits: whoever asks
+    for many new files shall have them slowly rather than not at all.
+    """
     cdef uint32_t over = descriptors_over_budget(table.account)
-    if over:
-        inodes_evict(table, over if over < EVICT_TRIES else EVICT_TRIES)
+    cdef uint32_t pause = 0
+    cdef int looks = 0
+    cdef bint settles = False
+    while over and evict(table, over if over < EVICT_TRIES else EVICT_TRIES, &settles) == 0 and settles and \
+            looks * SETTLING_LOOK_NS < SETTLING_NS:
+        sys_futex_wait(&pause, 0, SETTLING_LOOK_NS)
+        settles = False
+        looks += 1
+        over = descriptors_over_budget(table.account)
 
 
-cdef bint settled(const linux_statx_time *time) noexcept nogil:
-    return time.tv_sec + SETTLED_SECONDS < clock_realtime()
-
-
-cdef bint found_by_name(InodeTable *table, Inode *inode, const linux_statx *stat) noexcept nogil:
+cdef Closable found_by_name(InodeTable *table, Inode *inode, const linux_statx *stat) noexcept nogil:
     """Whether the inode would be found again by parent and name, and nothing else taken for it. It is EVICTING.
 
     A file that was born just now could be replaced by one with the same number and birth time, within one tick of the
     file system's clock; so its descriptor is kept until it is older than that.
     """
+    cdef const linux_statx_time *born = &stat.stx_ctime if inode.flags & INODE_BY_CTIME else &stat.stx_btime
     cdef char name[NAME_MAX + 1]
     cdef linux_statx there
-    cdef int parent_fd
-    if inode.parent == NONE or inode.name == NAME_NONE or load_relaxed32(&inode.opens):
-        return False
-    if inode.flags & INODE_BY_CTIME:
-        inode.born_sec = stat.stx_ctime.tv_sec
-        inode.born_nsec = stat.stx_ctime.tv_nsec
-    if not settled(&stat.stx_ctime if inode.flags & INODE_BY_CTIME else &stat.stx_btime):
-        return False
-    name_copy(&table.names, inode.name, name)
-    parent_fd = <int> load_acquire32(<uint32_t *> &at_slot(table, inode.parent).fd)
+    cdef Inode *parent
+    cdef Closable how = STAYS
+    cdef int64_t left
+    if load_relaxed32(&inode.opens):
+        return STAYS
+    inode.born_sec = born.tv_sec     # where it is the time of the last change, that of now
+    inode.born_nsec = born.tv_nsec
+    left = settles_in(born, table.mounts[inode.mount].owner == OWNER_LOCAL)
+    if left > 0:
+        return SETTLES if left < SETTLING_NS else STAYS   # it is of times to come, where the clock was set back
+    parent = pin_parent(table, inode, name)
     # A parent that has no descriptor now was found by name itself, so the names above still held not long ago.
-    return parent_fd < 0 or (
-        sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, IDENTITY, &there) == 0
-        and same_file(table, inode, &there))
+    if parent != NULL and name[0] and (parent.fd < 0 or (
+            sys_statx(parent.fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, IDENTITY, &there) == 0
+            and same_file(table, inode, &there))):
+        how = CLOSES
+    if parent != NULL:
+        inode_release(table, parent)
+    return how
 
 
 cdef bint learn_handle(InodeTable *table, Inode *inode) noexcept nogil:
@@ -290,7 +342,7 @@ cdef bint learn_handle(InodeTable *table, Inode *inode) noexcept nogil:
     return True
 
 
-cdef bint can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
+cdef Closable can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
     """Whether the file will be found again without its descriptor: it is not unlinked, and has a handle or a name.
 
     The inode is EVICTING. What is learnt is kept in the record.
@@ -298,10 +350,10 @@ cdef bint can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
     cdef linux_statx stat
     # A file without a name lives by its descriptors alone.
     if sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat) < 0 or stat.stx_nlink == 0:
-        return False
+        return STAYS
     if mount_how(table, inode.mount, inode.fd, inode.kind) != MOUNT_HANDLES:
         return found_by_name(table, inode, &stat)
-    return learn_handle(table, inode)
+    return CLOSES if learn_handle(table, inode) else STAYS
 
 
 cdef bint can_rest(InodeTable *table, Inode *inode, bint opens_counted) noexcept nogil:
@@ -357,15 +409,21 @@ cdef bint settle(InodeTable *table, Shard *shard, Inode *inode, bint closes) noe
     return True
 
 
-cdef bint evict_one(InodeTable *table, Shard *shard) noexcept nogil:
+cdef bint evict_one(InodeTable *table, Shard *shard, bint *settles) noexcept nogil:
     cdef Inode *inode = NULL
+    cdef Closable how
     cdef int tries = 0
     lock(&shard.lock)
     while inode == NULL and shard.lru_last != NONE and tries < EVICT_TRIES:
         tries += 1
         inode = claim_last(table, shard)
     unlock(&shard.lock)
-    return inode != NULL and settle(table, shard, inode, can_reopen(table, inode))
+    if inode == NULL:
+        return False
+    how = can_reopen(table, inode)
+    if how == SETTLES:
+        settles[0] = True
+    return settle(table, shard, inode, how == CLOSES)
 
 
 cdef void close_idle(InodeTable *table, Shard *shard, bint opens_counted) noexcept nogil:
@@ -398,16 +456,22 @@ cdef void inodes_close_idle(InodeTable *table, bint opens_counted) noexcept nogi
         close_idle(table, table.shards + shard, opens_counted)
 
 
-cdef uint32_t inodes_evict(InodeTable *table, uint32_t count) noexcept nogil:
-    """Closes up to `count` cached descriptors, least recently used first as far as shards can tell. How many."""
+cdef uint32_t evict(InodeTable *table, uint32_t count, bint *settles) noexcept nogil:
+    """inodes_evict(); `settles` becomes true where one of those that it left could be closed in a moment."""
     cdef uint32_t evicted = 0
     cdef uint32_t misses = 0
     cdef uint32_t shard
     while evicted < count and misses < 2 * SHARDS:
         shard = fetch_add32(&table.next_victim, 1) & (SHARDS - 1)
-        if evict_one(table, table.shards + shard):
+        if evict_one(table, table.shards + shard, settles):
             evicted += 1
             misses = 0
         else:
             misses += 1
     return evicted
+
+
+cdef uint32_t inodes_evict(InodeTable *table, uint32_t count) noexcept nogil:
+    """Closes up to `count` cached descriptors, least recently used first as far as shards can tell. How many."""
+    cdef bint settles = False
+    return evict(table, count, &settles)

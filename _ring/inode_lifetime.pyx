@@ -133,15 +133,20 @@ cdef void close_together(const int *fds, uint32_t count) noexcept nogil:
 
 cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil:
     """Closes the descriptors of inodes that were let go. Returns how many. May sleep."""
-    cdef uint32_t slot = exchange32(&table.to_close, NONE)
+    cdef uint32_t slot = NONE
     cdef uint32_t closed = 0
     cdef int fds[TOGETHER]
     cdef uint32_t count, inodes
     cdef Inode *inode
-    while slot != NONE:
+    while True:
         count = 0
         inodes = 0
-        while slot != NONE and count < TOGETHER:
+        while count < TOGETHER:
+            if slot == NONE:
+                # With the last file of a folder the folder itself may go: it is in the list then.
+                slot = exchange32(&table.to_close, NONE)
+                if slot == NONE:
+                    break
             inode = at_slot(table, slot)
             slot = inode.hash_next
             if inode.fd >= 0:
@@ -151,8 +156,9 @@ cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil:
             kept_forget(table.kept, inode_nodeid(inode))
             discard(table, inode)
             inodes += 1
+        if inodes == 0:
+            return closed
         close_together(fds, count)
         fetch_sub32(&table.account.cached, count)
         fetch_sub32(&table.to_close_count, inodes)
         closed += inodes
-    return closed

@@ -329,13 +329,6 @@ static inline int sys_futex_wake(uint32_t *word, int count) {
     return sys_result(syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count));
 }
 
-/* Seconds of the time of day, as exact as a tick. */
-static inline int64_t clock_realtime(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    return now.tv_sec;
-}
-
 /* Nanoseconds of the time of day, as exact as a tick. */
 static inline int64_t clock_realtime_ns(void) {
     struct timespec now;

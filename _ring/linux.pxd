@@ -343,7 +343,6 @@ cdef extern from "linux.h" nogil:
     int sys_futex_wake(uint32_t *word, int count)
     int sys_errno()
     int sys_mappable(int fd, uint64_t end, uint64_t *page)
-    int64_t clock_realtime()
     int64_t clock_realtime_ns()
     int64_t clock_ns()
     int open_schedstat(int proc_self_fd)

@@ -9,6 +9,7 @@ from .linux cimport flock, pthread_t
 
 cdef enum:
     OWNER_BUCKETS = 1024
+    EARLY = 256
 
 
 cdef struct LockOwner:
@@ -17,7 +18,6 @@ cdef struct LockOwner:
     uint64_t owner
     int32_t fd
     uint32_t pins        # one while it is in the table, one for each request that uses it
-    uint32_t dropped
 
 
 # A request whose lock is not free. It sleeps in a thread of its own; it has no guest memory meanwhile.
@@ -45,6 +45,8 @@ cdef struct LockTable:
     LockWait *first
     LockOwner *owners[OWNER_BUCKETS]
     uint32_t owner_count
+    uint32_t next_early
+    uint64_t early[EARLY]   # interrupts of the session that found nothing that waits: they may have overtaken it
     Descriptors *account
 
 

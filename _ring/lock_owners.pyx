@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from .descriptors cimport descriptors_close
-from .linux cimport ENOLCK, calloc, free, mix64, sys_close, sys_interrupt
+from .linux cimport ENOLCK, calloc, free, memset, mix64, sys_close, sys_interrupt
 from .mutex cimport lock, unlock
 
 
@@ -99,6 +99,9 @@ cdef void owners_drop_all(LockTable *table) noexcept nogil:
     cdef LockOwner *found
     cdef int bucket
     cancel_all(table)
+    lock(&table.lock)
+    memset(table.early, 0, sizeof(table.early))
+    unlock(&table.lock)
     for bucket in range(OWNER_BUCKETS):
         while True:
             lock(&table.lock)
@@ -118,6 +121,7 @@ cdef void owners_drop_all(LockTable *table) noexcept nogil:
 cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
     """One more wait. 0, or -ENOLCK where there are as many as there may be."""
     cdef bint full
+    cdef int i
     lock(&table.lock)
     full = table.waits >= table.limit
     if not full:
@@ -129,6 +133,9 @@ cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
         if wait.next != NULL:
             wait.next.previous = wait
         table.first = wait
+        for i in range(EARLY):
+            if table.early[i] == wait.unique:
+                cancel(table, wait)
     unlock(&table.lock)
     return -ENOLCK if full else 0
 
@@ -167,14 +174,17 @@ cdef void cancel(LockTable *table, LockWait *wait) noexcept nogil:
 
 
 cdef void cancel_request(LockTable *table, uint64_t unique) noexcept nogil:
-    """FUSE_INTERRUPT."""
+    """FUSE_INTERRUPT. It may come before the request waits, or even before it has been looked at."""
     cdef LockWait *wait
     lock(&table.lock)
     wait = table.first
-    while wait != NULL:
-        if wait.unique == unique:
-            cancel(table, wait)
+    while wait != NULL and wait.unique != unique:
         wait = wait.next
+    if wait != NULL:
+        cancel(table, wait)
+    else:
+        table.early[table.next_early % EARLY] = unique
+        table.next_early += 1
     unlock(&table.lock)
 
 

@@ -12,7 +12,7 @@ from .fuse_abi cimport (
     fuse_mkdir_in, fuse_mknod_in, fuse_open_out, fuse_rename2_in, fuse_rename_in)
 from .inode_cache cimport inode_fd
 from .inode_lifetime cimport inode_acquire, inode_release
-from .inode_table cimport MOUNT_HANDLES, Inode
+from .inode_table cimport INODE_BY_CTIME, MOUNT_HANDLES, Inode
 from .inodes cimport inode_find, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, EEXIST, EINVAL, EISDIR,
@@ -336,16 +336,45 @@ cdef int op_tmpfile(Context *ctx, Request *request) noexcept nogil:
     return reply_opened(ctx, request, parent, fd, args.flags, &out)
 
 
+cdef Inode *known_at(Context *ctx, int parent_fd, const char *name) noexcept nogil:
+    """The inode of the name, pinned, if the guest knows it; else NULL."""
+    cdef linux_statx stat
+    cdef int mount
+    if sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_MNT_ID, &stat) < 0:
+        return NULL
+    mount = mount_of(&ctx.share.inodes, &stat)
+    return inode_find(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino) if mount >= 0 else NULL
+
+
+cdef Inode *keep_found(Context *ctx, const Inode *parent, int parent_fd, const char *name,
+                       bint moves) noexcept nogil:
+    """Pins what has the name, with its descriptor, if it is known and could not be found again after what is about to
+    happen to it: where there are no handles it `moves`; where there are no birth times either, its ctime changes. NULL:
+    there is no need.
+    """
+    cdef Inode *inode
+    if ctx.share.inodes.mounts[parent.mount].how == MOUNT_HANDLES or not moves and not parent.flags & INODE_BY_CTIME:
+        return NULL
+    inode = known_at(ctx, parent_fd, name)
+    if inode != NULL:
+        inode_fd(&ctx.share.inodes, inode)
+    return inode
+
+
 cdef int remove_name(Context *ctx, Request *request, int flags) noexcept nogil:
     cdef const char *name = next_name(request)
     cdef Inode *parent
+    cdef Inode *kept
     cdef int fd, error
     if check_name(name) < 0:
         return -EINVAL
     parent = parent_of(ctx, request, &fd)
     if parent == NULL:
         return fd
+    kept = keep_found(ctx, parent, fd, name, False)
     error = sys_unlinkat(fd, name, flags)
+    if kept != NULL:
+        inode_release(&ctx.share.inodes, kept)
     inode_release(&ctx.share.inodes, parent)
     return error if error < 0 else reply(request, NULL, 0)
 
@@ -360,17 +389,10 @@ cdef int op_rmdir(Context *ctx, Request *request) noexcept nogil:
 
 cdef void seen_at(Context *ctx, Inode *parent, int parent_fd, const char *name) noexcept nogil:
     """Where there are no file handles, the new name of what was renamed is how it will be found again."""
-    cdef linux_statx stat
     cdef Inode *inode
-    cdef int mount
     if ctx.share.inodes.mounts[parent.mount].how == MOUNT_HANDLES:
         return
-    if sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_MNT_ID, &stat) < 0:
-        return
-    mount = mount_of(&ctx.share.inodes, &stat)
-    if mount < 0:
-        return
-    inode = inode_find(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino)
+    inode = known_at(ctx, parent_fd, name)
     if inode != NULL:
         inode_seen_at(&ctx.share.inodes, inode, parent, name)
         inode_release(&ctx.share.inodes, inode)
@@ -391,6 +413,8 @@ cdef int rename(Context *ctx, Request *request, uint64_t new_parent, uint32_t fl
     cdef const char *new_name = next_name(request)
     cdef Inode *source
     cdef Inode *target
+    cdef Inode *moved
+    cdef Inode *other
     cdef int source_fd, target_fd, error
     if check_name(old_name) < 0 or check_name(new_name) < 0 or flags & ~<uint32_t> RENAME_FLAGS:
         return -EINVAL
@@ -403,6 +427,8 @@ cdef int rename(Context *ctx, Request *request, uint64_t new_parent, uint32_t fl
         target_fd = inode_fd(&ctx.share.inodes, target)
         error = target_fd
         if target_fd >= 0:
+            moved = keep_found(ctx, source, source_fd, old_name, True)
+            other = keep_found(ctx, target, target_fd, new_name, flags & RENAME_EXCHANGE)
             error = sys_renameat2(source_fd, old_name, target_fd, new_name, flags)
             if error == 0:
                 seen_at(ctx, target, target_fd, new_name)
@@ -410,6 +436,10 @@ cdef int rename(Context *ctx, Request *request, uint64_t new_parent, uint32_t fl
                     seen_at(ctx, source, source_fd, old_name)
                 if flags & RENAME_WHITEOUT:
                     own_whiteout(ctx, request, source_fd, old_name)
+            if moved != NULL:
+                inode_release(&ctx.share.inodes, moved)
+            if other != NULL:
+                inode_release(&ctx.share.inodes, other)
         inode_release(&ctx.share.inodes, target)
     inode_release(&ctx.share.inodes, source)
     return error if error < 0 else reply(request, NULL, 0)

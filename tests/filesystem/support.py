@@ -19,7 +19,7 @@ import pytest
 from frontend import fuse_abi as abi
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient, FuseError, Reply
-from tests.running import Daemon
+from tests.running import SECONDS, Daemon
 
 ROOT = abi.FUSE_ROOT_ID
 U32 = struct.Struct("=I")
@@ -270,3 +270,25 @@ class Mounts:
 
 
 FileSystem = Callable[[], pathlib.Path]
+
+
+CROWD = 700
+
+
+def push_out(guest: Guest, *paths: pathlib.Path) -> None:
+    """Looks at so many other files that the daemon closes these."""
+    crowd = guest.share / "crowd"
+    if not crowd.exists():
+        crowd.mkdir()
+        for number in range(CROWD):
+            (crowd / str(number)).touch()
+    parent = guest.fuse.lookup(ROOT, "crowd").nodeid
+    # Least recently used first, but only as far as the table's parts can tell, and nothing that is too new to be known.
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        for number in range(CROWD):
+            guest.fuse.lookup(parent, str(number))
+        if not any(cached(guest.daemon, path) for path in paths):
+            return
+    kept = [path for path in paths if cached(guest.daemon, path)]
+    pytest.fail(f"{len(kept)} kept their descriptors: {kept[:10]}")

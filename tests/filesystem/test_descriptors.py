@@ -1,63 +1,37 @@
-"""Few file descriptors: a guest may know far more files than the daemon may have open."""
+"""Few file descriptors: a guest may know far more files than the daemon may have open. Files have handles here."""
 
-import contextlib
 import errno
 import os
 import pathlib
 import random
-import shutil
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from frontend.device import REQUEST
-from frontend.fuse import FuseClient
-from frontend.fuse_abi import Opcode
 from frontend.memory import RegionSpec
-from tests.conftest import program
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import (
+    CROWD,
     ROOT,
     Guest,
     Mounts,
     as_guest,
     as_host,
     cached,
-    connected,
     during,
     give_back,
     needs_root,
+    push_out,
     refused,
-    rename_exchange,
 )
-from tests.running import Daemon
 
 pytestmark = needs_root         # only root may open files by handle
 
 LIMIT = 512
 RESERVE = 64
 MANY = 5000
-
-
-CROWD = 700
-
-
-def push_out(guest: Guest, *paths: pathlib.Path) -> None:
-    """Looks at so many other files that the daemon closes these."""
-    crowd = guest.share / "crowd"
-    if not crowd.exists():
-        crowd.mkdir()
-        for number in range(CROWD):
-            (crowd / str(number)).touch()
-    parent = guest.fuse.lookup(ROOT, "crowd").nodeid
-    for _ in range(10):     # least recently used first, but only as far as the table's parts can tell
-        for number in range(CROWD):
-            guest.fuse.lookup(parent, str(number))
-        if not any(cached(guest.daemon, path) for path in paths):
-            return
-    pytest.fail(f"{[path for path in paths if cached(guest.daemon, path)]} kept their descriptors")
 
 
 @pytest.fixture
@@ -420,133 +394,3 @@ def test_what_is_forgotten_together_takes_no_other_descriptor_with_it(connect: C
         assert guest.fuse.read(node, fh, 0, 100) == name.encode()
         assert guest.fuse.getattr(node).attr_size == len(name)
     assert sum(name.startswith(str(guest.share / "file")) for name in guest.daemon.open_files()) == 2 * len(opened)
-
-
-# Where handles do not help
-
-NAMES = ("stays", "renamed", "swapped", "other", "deleted", "replaced", "linked", "moved")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def old_shares(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, pathlib.Path]]:
-    """Shares that are there from the first test of this file on, with files that are old when the last ones want them.
-
-    A file that was born just now stays open where it could only be found by its name: another could take its place, be
-    born in the same moment, and not be told from it.
-    """
-    folder = tmp_path_factory.mktemp("old")
-    mounts = Mounts(folder)
-    shares = {"plain": folder / "plain", "names": folder / "names"}
-    with contextlib.suppress(pytest.skip.Exception):
-        shares["overlay"] = mounts.overlay()
-    for share in shares.values():
-        share.mkdir(exist_ok=True)
-    for share in set(shares) - {"names"}:
-        for number in range(1000):
-            (shares[share] / f"file{number}").write_text(str(number))
-    (shares["names"] / "folder").mkdir()
-    for name in NAMES:
-        (shares["names"] / "folder" / name).write_text(name)
-    (shares["names"] / "crowd").mkdir()
-    for number in range(CROWD):
-        (shares["names"] / "crowd" / str(number)).touch()
-    yield shares
-    mounts.close()
-
-
-def old(shares: dict[str, pathlib.Path], kind: str) -> pathlib.Path:
-    """One of the shares, once it is old enough."""
-    if kind not in shares:
-        pytest.skip("an overlay cannot be mounted here")
-    time.sleep(max(0.0, shares["names"].stat().st_ctime + 4 - time.time()))
-    return shares[kind]
-
-
-def look_at_many(guest: Guest) -> None:
-    entries = [guest.fuse.lookup(ROOT, f"file{number}") for number in range(1000)]
-    for number, entry in enumerate(entries):
-        attr = guest.fuse.getattr(entry.nodeid)
-        assert (attr.attr_ino, attr.attr_size) == (entry.attr_ino, len(str(number)))
-    assert guest.daemon.statistics()["errors"] == 0
-
-
-def test_many_files_on_a_file_system_without_handles(connect: Connect, old_shares: dict[str, pathlib.Path]) -> None:
-    look_at_many(connect("--rlimit-nofile", str(LIMIT), share=old(old_shares, "overlay")))
-
-
-def test_many_files_for_a_daemon_that_may_not_open_handles(tmp_path: pathlib.Path,
-                                                          old_shares: dict[str, pathlib.Path]) -> None:
-    """Without CAP_DAC_READ_SEARCH, as a daemon that is not root is."""
-    if not shutil.which("setpriv"):
-        pytest.skip("there is no setpriv to take a capability away with")
-    command = ["setpriv", "--bounding-set", "-dac_read_search", "--inh-caps", "-all"]
-    daemon = Daemon([*command, *program()], tmp_path / "daemon", ["--rlimit-nofile", str(LIMIT)],
-                    old(old_shares, "plain"))
-    try:
-        daemon.wait_until_it_listens()
-        with connected(daemon) as guest:
-            look_at_many(guest)
-    finally:
-        daemon.stop()
-
-
-def test_a_file_that_is_found_by_its_name_is_never_taken_for_another(connect: Connect,
-                                                                     old_shares: dict[str, pathlib.Path]) -> None:
-    """What was renamed in its directory is found; what is gone is stale, and so is what has another in its place."""
-    guest = connect("--rlimit-nofile", "256", "--inode-file-handles", "never", share=old(old_shares, "names"))
-    fuse, share = guest.fuse, guest.share
-    nodes = {name: fuse.walk(f"folder/{name}").nodeid for name in NAMES}
-    folder = fuse.walk("folder").nodeid
-    numbers = {name: fuse.getattr(node).attr_ino for name, node in nodes.items()}
-    push_out(guest, *(share / "folder" / name for name in NAMES))
-    (share / "folder/renamed").rename(share / "folder/new name")
-    rename_exchange(share / "folder/swapped", share / "folder/other")
-    (share / "folder/deleted").unlink()
-    (share / "folder/fresh").write_text("fresh")
-    (share / "folder/fresh").rename(share / "folder/replaced")
-    (share / "folder/linked").unlink()
-    (share / "folder/linked").hardlink_to(share / "folder/stays")
-    fuse.rename(folder, "moved", ROOT, "moved")         # what the guest itself moves it finds anywhere
-    for name in ("stays", "renamed", "swapped", "other", "moved"):
-        with during(name):
-            attr = fuse.getattr(nodes[name])
-            assert (attr.attr_ino, attr.attr_size) == (numbers[name], len(name))
-            fh = fuse.open(nodes[name]).fh
-            assert fuse.read(nodes[name], fh, 0, 100) == name.encode()
-    for name in ("deleted", "replaced", "linked"):
-        with during(name), refused(errno.ESTALE):
-            fuse.getattr(nodes[name])
-    assert fuse.lookup(folder, "linked").nodeid == nodes["stays"]
-    assert fuse.lookup(folder, "replaced").nodeid != nodes["replaced"]
-
-
-def test_where_handles_do_not_help_a_guest_is_told_when_there_is_no_more_room(connect: Connect,
-                                                                             mounts: Mounts) -> None:
-    """ENFILE, and never EMFILE, which is about one process: and what it forgets makes room again."""
-    guest = connect("--rlimit-nofile", str(LIMIT), share=mounts.overlay())
-    for number in range(1000):
-        (guest.share / f"file{number}").touch()
-    known: list[int] = []
-    for number in range(1000):
-        reply = guest.fuse.call(Opcode.LOOKUP, ROOT, f"file{number}\0".encode(), out_size=128, check=False)
-        assert reply.error in (0, -errno.ENFILE)
-        if not reply.error:
-            known.append(guest.fuse.lookup(ROOT, f"file{number}").nodeid)
-            guest.fuse.lookups[known[-1]] += 1
-    assert len(known) > LIMIT // 2
-    for node in known[:100]:
-        guest.fuse.forget(node, 2)
-    guest.daemon.wait_for(inodes=len(known) - 100, inodes_closing=0)
-    guest.fuse.lookup(ROOT, "file999")
-
-
-def test_forgetting_is_possible_with_no_descriptor_left(connect: Connect, mounts: Mounts) -> None:
-    guest = connect("--rlimit-nofile", str(LIMIT), share=mounts.overlay())
-    client: FuseClient = guest.fuse
-    for number in range(1000):
-        (guest.share / f"file{number}").touch()
-    for number in range(1000):
-        client.call(Opcode.LOOKUP, ROOT, f"file{number}\0".encode(), out_size=128, check=False)
-    client.init()
-    guest.daemon.wait_for(inodes=0, inodes_closing=0, descriptors_cached=0)
-    client.lookup(ROOT, "file999")

@@ -173,6 +173,19 @@ def test_a_wait_is_cut_short(guest: Guest, cancel: Cancel) -> None:
         assert host_lock(guest.share / "file", WRITE)
 
 
+def test_an_interrupt_may_overtake_what_it_is_meant_for(guest: Guest, file: tuple[int, int]) -> None:
+    fuse = guest.fuse
+    fuse.setlk(*file, ONE, WRITE)
+    for _ in range(20):
+        ticket = waiting(fuse, file, OTHER)
+        fuse.interrupt(ticket.unique)
+        assert error_of(fuse.complete(ticket)) == "EINTR"
+    coming = fuse.unique + 4    # the INTERRUPT has one, too
+    fuse.interrupt(coming)
+    ticket = waiting(fuse, file, OTHER)
+    assert (ticket.unique, error_of(fuse.complete(ticket))) == (coming, "EINTR")
+
+
 @pytest.mark.parametrize("end", ["INIT", "DESTROY"])
 def test_no_wait_outlives_its_session_however_new_it_is(guest: Guest, end: str) -> None:
     fuse = guest.fuse

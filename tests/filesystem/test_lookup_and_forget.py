@@ -333,6 +333,20 @@ def test_lookup_of_dot_is_the_node_itself(fuse: FuseClient, share: pathlib.Path,
     assert inodes(daemon) == 3
 
 
+def test_lookup_of_dot_finds_nothing_that_is_gone(fuse: FuseClient, share: pathlib.Path, daemon: Daemon) -> None:
+    """Linux asks so when a program opens a file by its handle, while a FORGET of it may be under way."""
+    (share / "file").touch()
+    (share / "folder").mkdir()
+    file, folder = (fuse.lookup(ROOT, name).nodeid for name in ("file", "folder"))
+    fuse.unlink(ROOT, "file")
+    fuse.rmdir(ROOT, "folder")
+    for node in (file, folder):
+        with refused(errno.ESTALE):
+            fuse.lookup(node, ".")
+        fuse.forget(node)
+    assert inodes(daemon) == 0
+
+
 def test_lookup_of_dotdot_is_the_parent(fuse: FuseClient, share: pathlib.Path) -> None:
     (share / "a/b/c").mkdir(parents=True)
     a, b, c = (fuse.walk(path).nodeid for path in ("a", "a/b", "a/b/c"))
