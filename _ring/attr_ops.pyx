@@ -32,6 +32,8 @@ cdef enum:
     TARGET_MAX = 4096
     SECOND = 1000000000
     SYNC_FLAGS = AT_STATX_DONT_SYNC | AT_STATX_FORCE_SYNC
+    CHANGES = FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME | FATTR_ATIME_NOW | \
+        FATTR_MTIME_NOW
 
 
 cdef bint same_file(int one, int other) noexcept nogil:
@@ -223,7 +225,8 @@ cdef int change(Context *ctx, Request *request, const fuse_setattr_in *args, Ino
         if args.valid & (FATTR_UID | FATTR_GID | FATTR_MODE):
             error = change_noted(ctx, args, inode, fd)
     else:
-        if args.valid & (FATTR_UID | FATTR_GID):
+        # A chown to nobody changes no owner, and comes with nothing to change, but takes set-id bits away all the same.
+        if args.valid & (FATTR_UID | FATTR_GID) or not args.valid & CHANGES:
             error = change_owner(ctx, args, fd)
         if error == 0 and args.valid & FATTR_MODE:
             error = change_mode(ctx, args, inode, fd)

@@ -378,6 +378,8 @@ cdef int op_lseek(Context *ctx, Request *request) noexcept nogil:
     cdef Handle *handle
     cdef int error
     cdef int64_t found
+    if ctx.share.flags & FUSE_WRITEBACK_CACHE:
+        return -ENOSYS   # the guest does not write back before it asks: what it has yet to write would be a hole
     if args.whence != SEEK_DATA and args.whence != SEEK_HOLE:
         return -EINVAL
     if <int64_t> args.offset < 0:

@@ -117,6 +117,8 @@ cdef int op_init(Context *ctx, Request *request) noexcept nogil:
     flags = offered & wanted_flags(ctx)
     if not flags & FUSE_DONT_MASK:
         flags &= ~<uint64_t> FUSE_POSIX_ACL   # default ACLs and a umask that was applied before do not go together
+    if not flags & FUSE_HANDLE_KILLPRIV_V2:
+        flags &= ~<uint64_t> FUSE_ATOMIC_O_TRUNC   # which would not say whether set-id bits have to go
     if refused(ctx, flags):
         return -EPROTO
     pages = PAGES_MIN

@@ -315,6 +315,14 @@ def test_lseek_finds_data_and_holes_as_on_the_host(fuse: FuseClient, share: path
                 assert fuse.lseek(*sparse, offset, whence) == expected
 
 
+def test_lseek_is_left_to_a_guest_that_writes_back(connect: Connect) -> None:
+    """It has data that the host's file does not, and asks before it has written them."""
+    guest = connect("--writeback")
+    (guest.share / "file").write_bytes(b"x")
+    with refused(errno.ENOSYS):
+        guest.fuse.lseek(*opened(guest.fuse, "file"), 0, os.SEEK_DATA)
+
+
 def test_lseek_to_positions_is_the_guests_own_business(fuse: FuseClient, sparse: tuple[int, int]) -> None:
     for whence in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END, 5, 0xffffffff):
         with refused(errno.EINVAL):

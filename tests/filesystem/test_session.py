@@ -53,6 +53,14 @@ def test_init_agrees_to_nothing_that_was_not_offered(device: VirtioFs, share: pa
     works(fuse, share)
 
 
+def test_an_open_does_not_cut_where_it_cannot_say_that_set_id_bits_have_to_go(device: VirtioFs,
+                                                                             connect: Connect) -> None:
+    fuse = FuseClient(device)
+    fuse.init(LINUX_FLAGS & ~abi.FUSE_HANDLE_KILLPRIV_V2)
+    assert fuse.flags == WANTED & ~(abi.FUSE_HANDLE_KILLPRIV_V2 | abi.FUSE_ATOMIC_O_TRUNC)
+    assert not connect("--no-killpriv-v2").fuse.flags & abi.FUSE_ATOMIC_O_TRUNC
+
+
 @pytest.mark.parametrize("size", [16, 24, 63])
 def test_a_short_init_has_no_more_flags(device: VirtioFs, share: pathlib.Path, size: int) -> None:
     """As kernels before 5.17 send it; what is missing is zero."""

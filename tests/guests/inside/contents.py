@@ -73,6 +73,22 @@ def holes_are_holes() -> None:
         os.fsync(file)
         if os.fstat(file).st_blocks * 512 >= 20 * mebi:
             raise Skipped("the file system has no holes")
+        linux.fallocate(file, linux.FALLOC_PUNCH_HOLE | linux.FALLOC_KEEP_SIZE, 8 * mebi, mebi // 2)
+        assert os.pread(file, 4, 8 * mebi) == bytes(4)
+        assert os.fstat(file).st_size == 20 * mebi
+    subprocess.run(["cp", "--sparse=always", "file", "copy"], check=True)
+    assert os.stat("copy").st_blocks * 512 <= mebi
+    subprocess.run(["cmp", "file", "copy"], check=True)
+
+
+def holes_can_be_sought() -> None:
+    mebi = 1 << 20
+    with opened("file", os.O_RDWR | os.O_CREAT) as file:
+        os.pwrite(file, b"x" * mebi, 8 * mebi)
+        os.ftruncate(file, 20 * mebi)
+        os.fsync(file)
+        if os.fstat(file).st_blocks * 512 >= 20 * mebi:
+            raise Skipped("the file system has no holes")
         assert os.lseek(file, 0, os.SEEK_DATA) == 8 * mebi
         assert os.lseek(file, 8 * mebi, os.SEEK_HOLE) == 9 * mebi
         assert os.lseek(file, 0, os.SEEK_HOLE) == 0
@@ -84,11 +100,18 @@ def holes_are_holes() -> None:
         linux.fallocate(file, linux.FALLOC_PUNCH_HOLE | linux.FALLOC_KEEP_SIZE, 8 * mebi, mebi // 2)
         os.fsync(file)
         assert os.lseek(file, 0, os.SEEK_DATA) == 8 * mebi + mebi // 2
-        assert os.pread(file, 4, 8 * mebi) == bytes(4)
-        assert os.fstat(file).st_size == 20 * mebi
-    subprocess.run(["cp", "--sparse=always", "file", "copy"], check=True)
-    assert os.stat("copy").st_blocks * 512 <= mebi
-    subprocess.run(["cmp", "file", "copy"], check=True)
+
+
+def what_was_just_written_is_no_hole() -> None:
+    with opened("file", os.O_RDWR | os.O_CREAT) as file, opened("file", os.O_RDONLY) as other:
+        os.ftruncate(file, 1 << 20)
+        os.pwrite(file, b"x" * 4096, 65536)
+        for reader in (file, other):
+            assert os.lseek(reader, 0, os.SEEK_DATA) <= 65536
+            assert os.lseek(reader, 65536, os.SEEK_DATA) == 65536
+            assert os.lseek(reader, 65536, os.SEEK_HOLE) >= 65536 + 4096
+        subprocess.run(["cp", "file", "copy"], check=True)
+        assert read("copy") == bytes(65536) + b"x" * 4096 + bytes((1 << 20) - 65536 - 4096)
 
 
 def space_can_be_allocated() -> None:

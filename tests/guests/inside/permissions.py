@@ -1,9 +1,11 @@
 """What POSIX and Linux promise about who may do what, and set-id bits, whoever serves the files."""
 
 import errno
+import functools
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 
 import linux
@@ -37,6 +39,12 @@ def chown_takes_set_id_bits_away() -> None:
     write("program", mode=0o6755)
     os.chown("program", NOBODY, GROUP)
     assert mode_of("program") == 0o755
+    os.chmod("program", 0o6755)
+    before = os.stat("program").st_ctime_ns
+    time.sleep(0.03)
+    os.chown("program", -1, -1)
+    assert mode_of("program") == 0o755
+    assert os.stat("program").st_ctime_ns > before
     os.mkdir("folder")
     os.chmod("folder", 0o2755)
     os.chown("folder", NOBODY, GROUP)
@@ -82,6 +90,13 @@ def a_write_of_a_plain_user_takes_set_id_bits_away() -> None:
 
 def a_truncation_of_a_plain_user_takes_set_id_bits_away() -> None:
     _takes_set_id_bits_away(lambda file: os.ftruncate(file, 1))
+
+
+def an_open_that_cuts_of_a_plain_user_takes_set_id_bits_away() -> None:
+    for flags in (os.O_TRUNC, os.O_TRUNC | os.O_CREAT):
+        write("theirs", b"four", mode=0o6777)
+        as_nobody(functools.partial(os.open, "theirs", os.O_WRONLY | flags))
+        assert (mode_of("theirs"), os.stat("theirs").st_size) == (0o777, 0)
 
 
 def an_allocation_of_a_plain_user_takes_set_id_bits_away() -> None:
