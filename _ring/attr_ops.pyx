@@ -14,7 +14,7 @@ from .ids cimport ID_NONE, id_translate
 from .inode_cache cimport inode_fd
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport INODE_ROOT, Inode
-from .inodes cimport inode_forget
+from .inodes cimport inode_forget, inode_lose
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, EACCES, EBADF, EINVAL, EISDIR, ENOENT,
     EOPNOTSUPP, ESTALE, O_NOFOLLOW, O_PATH, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, STATX_BASIC_STATS,
@@ -99,16 +99,18 @@ cdef int op_lookup(Context *ctx, Request *request) noexcept nogil:
         error = fd
     elif check_name(name) == 0:
         error = lookup_name(ctx, parent, fd, name, &out)
-    elif is_dot(name):
+    elif is_dot(name):   # so a guest opens a file by its handle
         error = enter_file(ctx, fd, NULL, NULL, &out)
         if error == 0 and out.attr.nlink == 0:
-            # The guest opens by handle what it no longer knows: a FORGET is under way, and locally it would be gone.
+            # Locally it would be gone; a FORGET may be under way.
             inode_forget(&ctx.share.inodes, out.nodeid, 1)
             error = -ESTALE
     elif is_dotdot(name) and parent.kind == S_IFDIR:
         error = lookup_parent(ctx, parent, fd, &out)
     else:
         error = -EINVAL
+    if error == -ESTALE and (fd < 0 or is_dot(name)):
+        inode_lose(&ctx.share.inodes, parent)
     inode_release(&ctx.share.inodes, parent)
     if error == -ENOENT and ctx.share.options.negative_timeout:
         # A nodeid of 0 is an ENOENT that the guest may keep for a while.

@@ -574,6 +574,7 @@ cdef class Device:
         pool_count(&self.pool, calls, errors)
         numbers = {
             "inodes": load_acquire32(&self.engine.share.inodes.known),
+            "inodes_remembered": load_acquire32(&self.engine.share.inodes.remembered),
             "inodes_closing": load_acquire32(&self.engine.share.inodes.to_close_count),
             "descriptors_cached": load_acquire32(&self.engine.share.descriptors.cached),
             "files_open": load_acquire32(&self.engine.share.descriptors.opened),

@@ -9,8 +9,8 @@ from .descriptors cimport descriptors_over_budget
 from .freshness cimport settles_in
 from .inode_lifetime cimport cache_insert, cache_remove, inode_release
 from .inode_table cimport (
-    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE, PINS, ROOT_SLOT,
-    SHARDS, Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
+    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE,
+    PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
     O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, OWNER_LOCAL, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR,
@@ -268,7 +268,7 @@ cdef int adopt(InodeTable *table, Inode *inode, int fd) noexcept nogil:
     if other < 0:
         store_fd(inode, fd)
         # Where the guest let go of it in the meantime, its last pin closes it; it is not in the cache.
-        if inode.lookups or inode.children:
+        if is_guests(inode) or inode.children:
             cache_insert(table, shard, inode)
         inode.recent = 1
     unlock(&shard.lock)
@@ -281,6 +281,11 @@ cdef int adopt(InodeTable *table, Inode *inode, int fd) noexcept nogil:
 
 
 # Closing descriptors.
+
+cdef inline bint is_guests(const Inode *inode) noexcept nogil:
+    """Whether one of the pins is the guest's. The shard is locked."""
+    return inode.lookups != 0 or (inode.flags & INODE_REMEMBERED) != 0
+
 
 cdef void make_room(InodeTable *table) noexcept nogil:
     """Closes what the budget does not allow any more. Where that can be done in a moment only, it waits: whoever asks
@@ -382,7 +387,7 @@ cdef Inode *claim_last(InodeTable *table, Shard *shard) noexcept nogil:
     state = load_relaxed64(&inode.state)
     # What is pinned now, but by its children, is used now.
     if not inode.recent and not inode.flags & INODE_KEEP and state & PINS and \
-            state & PINS == <uint64_t> load_relaxed32(&inode.children) + (1 if inode.lookups else 0) and \
+            state & PINS == load_relaxed32(&inode.children) + <uint64_t> is_guests(inode) and \
             compare_exchange64(&inode.state, &state, (state | EVICTING) + 1):
         return inode
     inode.recent = 0

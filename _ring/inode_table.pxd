@@ -34,6 +34,7 @@ cdef enum InodeFlags:
     INODE_KEEP = 4              # its descriptor cannot be closed: nothing could find the file again
     INODE_ROOT = 8
     INODE_BY_CTIME = 16         # the file system knows no birth times: `born` is the last change
+    INODE_REMEMBERED = 32       # the guest has forgotten it, and may come back to it by a file handle
 
 
 # Of descriptors that the guest did not use lately.
@@ -123,7 +124,9 @@ cdef struct InodeTable:
     uint32_t to_close_count
     uint32_t idle_closing       # an IdleClosing
     uint32_t known              # inodes that the guest knows, the root not counted
+    uint32_t remembered         # inodes that it has forgotten and may come back to
     uint32_t no_handles         # file handles are not to be used
+    uint32_t remembers          # what the guest forgets is kept, for its file handles
     uint32_t slow_classes       # of all mounts
     NameArena names
     uint32_t next_victim        # shard in which eviction looks next

@@ -1,17 +1,18 @@
 """The inode table as the file system uses it: nodeids in, records out, and the guest's references counted."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .atomics cimport (
     compare_exchange64, fetch_add32, fetch_add64, fetch_sub32, load_acquire32, load_acquire64, load_relaxed32,
     store_release32, store_release64)
 from .descriptors cimport Descriptors
-from .inode_cache cimport file_handle, make_room, mount_how, same_birth
+from .inode_cache cimport file_handle, inode_fd, make_room, mount_how, same_birth
 from .inode_index cimport index_find, index_insert, index_remove
 from .inode_lifetime cimport cache_insert, cache_remove, inode_acquire, inode_release
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
-    CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_ROOT, MOUNT_HANDLES,
+    CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_INDEXED, INODE_KEEP,
+    INODE_REMEMBERED, INODE_ROOT, MOUNT_HANDLES,
     MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid,
     key_hash, shard_of, store_fd)
 from .kept cimport KeptFiles
@@ -145,12 +146,47 @@ cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil:
     return i
 
 
+cdef void recall(InodeTable *table, Inode *inode) noexcept nogil:
+    """The guest has come back to the inode. Its shard is locked."""
+    if inode.flags & INODE_REMEMBERED:
+        inode.flags &= <uint8_t> ~INODE_REMEMBERED
+        fetch_sub32(&table.remembered, 1)
+        fetch_add32(&table.known, 1)
+
+
+cdef Inode *lose(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
+    """Its number does not stand for the inode any more. The shard is locked. Returns the inode if it was remembered,
+    which ends with that: it is to be released.
+    """
+    index_remove(table, shard, inode)
+    if not inode.flags & INODE_REMEMBERED:
+        return NULL
+    inode.flags &= <uint8_t> ~INODE_REMEMBERED
+    fetch_sub32(&table.remembered, 1)
+    if not load_relaxed32(&inode.children):
+        cache_remove(table, shard, inode)
+    return inode
+
+
+cdef void inode_lose(InodeTable *table, Inode *inode) noexcept nogil:
+    """The file of a pinned inode is gone: it need not be remembered."""
+    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+    cdef Inode *lost = NULL
+    lock(&shard.lock)
+    if inode.flags & INODE_REMEMBERED:
+        lost = lose(table, shard, inode)
+    unlock(&shard.lock)
+    if lost != NULL:
+        inode_release(table, lost)
+
+
 cdef void drop_if_gone(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil:
     """Sees to it that the number does not stand for a file that is gone, where a descriptor does not do so. May sleep.
 
     The guest's node stays, for what it has open; only this number finds it no more.
     """
     cdef Inode *inode = inode_find(table, mount, ino)
+    cdef Inode *lost = NULL
     cdef Shard *shard
     cdef linux_statx stat
     if inode == NULL:
@@ -160,8 +196,10 @@ cdef void drop_if_gone(InodeTable *table, uint32_t mount, uint64_t ino) noexcept
             or stat.stx_nlink == 0 or stat.stx_ino != ino):
         shard = shard_of(table, key_hash(mount, ino))
         lock(&shard.lock)
-        index_remove(table, shard, inode)
+        lost = lose(table, shard, inode)
         unlock(&shard.lock)
+        if lost != NULL:
+            inode_release(table, lost)
     inode_release(table, inode)
 
 
@@ -176,6 +214,7 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
     lock(&shard.lock)
     inode = index_find(table, shard, hash, mount, ino)
     if inode != NULL and inode.fd >= 0 and inode.kind == kind:
+        recall(table, inode)
         inode.lookups += 1
         if not inode.recent:
             inode.recent = 1
@@ -197,6 +236,7 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     cdef bint by_name = mount_how(table, mount, fd, stat.stx_mode & S_IFMT) != MOUNT_HANDLES
     cdef bint have_handle = False
     cdef bint spare = False
+    cdef Inode *lost = NULL
     cdef Inode *inode
     if table.mounts[mount].owner == OWNER_ELSEWHERE:
         drop_if_gone(table, mount, stat.stx_ino)
@@ -210,7 +250,7 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
         if inode.fd >= 0:
             # The descriptor pins the number, unless the file system gives one number to several files.
             if inode.kind != stat.stx_mode & S_IFMT:
-                index_remove(table, shard, inode)
+                lost = lose(table, shard, inode)
                 inode = NULL
             break
         # Evicted: the same number may be another file by now. Its handle tells, which is not asked for under the lock.
@@ -229,13 +269,15 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
             store_fd(inode, fd)
             cache_insert(table, shard, inode)
         else:
-            index_remove(table, shard, inode)
+            lost = lose(table, shard, inode)
             inode = NULL
         break
     if inode == NULL:
         inode = take_slot(table, shard)
         if inode == NULL:
             unlock(&shard.lock)
+            if lost != NULL:
+                inode_release(table, lost)
             sys_close(fd)
             fetch_sub32(&table.account.cached, 1)
             return -ENOMEM
@@ -249,12 +291,15 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     elif inode.fd != fd:
         spare = True
     known[0] = spare
+    recall(table, inode)
     inode.lookups += 1
     inode.recent = 1
     nodeid[0] = inode_nodeid(inode)
     if by_name:
         fetch_add64(&inode.state, 1)
     unlock(&shard.lock)
+    if lost != NULL:
+        inode_release(table, lost)
     if spare:
         sys_close(fd)
         fetch_sub32(&table.account.cached, 1)
@@ -328,19 +373,39 @@ cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const ch
         inode_release(table, old)
 
 
+cdef bint worth_remembering(InodeTable *table, Inode *inode) noexcept nogil:
+    """Whether the guest may come back to the pinned inode when it has forgotten it: not to what is deleted, or has no
+    handle where others have.
+    """
+    cdef linux_statx stat
+    cdef int fd
+    if not table.remembers or inode.flags & INODE_KEEP:
+        return False
+    fd = inode_fd(table, inode)
+    return (fd >= 0 and sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) == 0
+            and stat.stx_nlink > 0)
+
+
 cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil:
     """The guest lets go of `count` references; never of more than it has. The root stays."""
     cdef Inode *inode = inode_acquire(table, nodeid)
     cdef Shard *shard
     cdef bint last = False
+    cdef bint stays
     if inode == NULL:
         return
     if not inode.flags & INODE_ROOT:
+        stays = worth_remembering(table, inode)
         shard = shard_of(table, key_hash(inode.mount, inode.ino))
         lock(&shard.lock)
         if inode.lookups:
             inode.lookups = inode.lookups - count if inode.lookups > count else 0
-            if not inode.lookups:
+            stays = stays and inode.flags & INODE_INDEXED
+            if not inode.lookups and stays:
+                inode.flags |= INODE_REMEMBERED
+                fetch_add32(&table.remembered, 1)
+                fetch_sub32(&table.known, 1)
+            elif not inode.lookups:
                 last = True
                 index_remove(table, shard, inode)
                 if not load_relaxed32(&inode.children):

@@ -49,6 +49,7 @@ class Settings(NamedTuple):
     preserve_noatime: bool = False
     override_stat: bool = False
     file_handles: str = "prefer"  # never, prefer, mandatory
+    nfs_export: bool = False
     uids_to_host: tuple[IdRange, ...] = ()
     uids_to_guest: tuple[IdRange, ...] = ()
     gids_to_host: tuple[IdRange, ...] = ()

@@ -84,6 +84,7 @@ cdef int share_configure(Share *share, object settings) except -1:
     share.locks.limit = settings.blocked_locks
     share.locks.account = &share.descriptors
     share.inodes.no_handles = settings.file_handles == "never"
+    share.inodes.remembers = settings.nfs_export
     share.xattrs.hide_override = settings.override_stat
     fill_ids(&share.uids_to_host, settings.uids_to_host)
     fill_ids(&share.uids_to_guest, settings.uids_to_guest)

@@ -108,6 +108,9 @@ OPTIONS = (
     Option("--allow-direct-io", None, None, False, "pass O_DIRECT of guests on to the host", CACHE),
     Option("--allow-mmap", None, None, False, "allow shared mappings with --cache never and metadata", CACHE),
     Option("--no-readdirplus", None, None, False, "no attributes with directory entries", CACHE),
+    Option("--nfs-export", None, None, False, "file handles that guests make of files (for NFS, or name_to_handle_at) "
+           "stay good when the guest has dropped the files from its caches; takes 120 bytes for every file that was "
+           "ever looked at and not deleted", CACHE),
 
     Option("--xattr", None, None, False, "extended attributes", IDS),
     Option("--xattrmap", "RULES", xattrmap, (), "rules for the names of extended attributes (implies --xattr), such as "

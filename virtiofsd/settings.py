@@ -41,6 +41,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         preserve_noatime=options.preserve_noatime,
         override_stat=options.override_stat,
         file_handles=options.inode_file_handles,
+        nfs_export=options.nfs_export,
         uids_to_host=uids.to_host,
         uids_to_guest=uids.to_guest,
         gids_to_host=gids.to_host,

@@ -14,6 +14,7 @@ complete -c virtiofsd -l writeback -d 'let guests delay writes in their page cac
 complete -c virtiofsd -l allow-direct-io -d 'pass O_DIRECT of guests on to the host'
 complete -c virtiofsd -l allow-mmap -d 'allow shared mappings with --cache never and metadata'
 complete -c virtiofsd -l no-readdirplus -d 'no attributes with directory entries'
+complete -c virtiofsd -l nfs-export -d 'file handles that guests make of files'
 complete -c virtiofsd -l xattr -d 'extended attributes'
 complete -c virtiofsd -l xattrmap -x -d 'rules for the names of extended attributes'
 complete -c virtiofsd -l posix-acl -a 'never auto always' -d 'POSIX ACLs'
