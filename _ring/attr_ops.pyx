@@ -2,9 +2,9 @@
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
-from .caller cimport keep_suid
+from .caller cimport join_group, keep_suid, leave_group
 from .entries cimport (
-    check_name, cuts_much, enter_file, fill_attr, fill_attr_out, is_dot, is_dotdot, lookup_name, open_with_room)
+    attr_timeout, check_name, cuts_much, enter_file, fill_attr, fill_attr_out, is_dot, is_dotdot, lookup_name, open_with_room)
 from .fuse_abi cimport (
     FATTR_ATIME, FATTR_ATIME_NOW, FATTR_FH, FATTR_GID, FATTR_KILL_SUIDGID, FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW,
     FATTR_SIZE, FATTR_UID, fuse_access_in, fuse_attr, fuse_attr_out, fuse_entry_out, fuse_setattr_in, fuse_statx_in,
@@ -136,19 +136,24 @@ cdef int op_getattr(Context *ctx, Request *request) noexcept nogil:
 cdef int change_size(Context *ctx, Request *request, const fuse_setattr_in *args, Inode *inode, int fd) noexcept nogil:
     cdef char name[16]
     cdef Handle *handle
+    cdef bint joined
     cdef int error
     if <int64_t> args.size < 0:
         return -EINVAL
     if inode.kind != S_IFREG:
         return -EISDIR if inode.kind == S_IFDIR else -EINVAL
     keep_suid(ctx, not args.valid & FATTR_KILL_SUIDGID)
+    joined = join_group(ctx, fd)
     if not args.valid & FATTR_FH:
-        return sys_truncate(decimal(name, fd), <int64_t> args.size)
-    handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)
-    if handle == NULL:
-        return -EBADF
-    error = sys_ftruncate(handle.fd, <int64_t> args.size)
-    handle_release(&ctx.share.handles, handle)
+        error = sys_truncate(decimal(name, fd), <int64_t> args.size)
+    else:
+        handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)
+        error = -EBADF
+        if handle != NULL:
+            error = sys_ftruncate(handle.fd, <int64_t> args.size)
+            handle_release(&ctx.share.handles, handle)
+    if joined:
+        leave_group(ctx)
     return error
 
 
@@ -272,6 +277,7 @@ cdef int op_statx(Context *ctx, Request *request) noexcept nogil:
     cdef fuse_statx_out out
     cdef fuse_attr attr
     cdef linux_statx stat
+    cdef int64_t timeout
     cdef int error
     cdef int fd = -ESTALE
     if inode == NULL:
@@ -287,8 +293,9 @@ cdef int op_statx(Context *ctx, Request *request) noexcept nogil:
     if error < 0:
         return error
     memset(&out, 0, sizeof(out))
-    out.attr_valid = <uint64_t> (ctx.share.options.attr_timeout / SECOND)
-    out.attr_valid_nsec = <uint32_t> (ctx.share.options.attr_timeout % SECOND)
+    timeout = attr_timeout(ctx, attr.mode)
+    out.attr_valid = <uint64_t> (timeout / SECOND)
+    out.attr_valid_nsec = <uint32_t> (timeout % SECOND)
     out.stat.mask = stat.stx_mask & (STATX_BASIC_STATS | STATX_BTIME)
     out.stat.blksize = stat.stx_blksize
     out.stat.attributes = stat.stx_attributes

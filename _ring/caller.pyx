@@ -7,11 +7,13 @@ stays effective as the caller: a second check with less knowledge could only ref
 from libc.errno cimport EINVAL, EPERM
 from libc.stdint cimport uint32_t, uint64_t
 
+from .atomics cimport load_relaxed32
 from .extensions cimport GROUPS_MAX, groups_of
 from .fuse_abi cimport FUSE_DONT_MASK
 from .ids cimport ID_NONE, id_translate
 from .linux cimport (
-    CAP_DAC_OVERRIDE, CAP_FSETID, abort, sys_capset, sys_setgroups, sys_setresgid, sys_setresuid, sys_umask)
+    AT_EMPTY_PATH, CAP_DAC_OVERRIDE, CAP_FSETID, STATX_GID, STATX_MODE, S_ISGID, S_IXGRP, abort, linux_statx, sys_capset,
+    sys_setgroups, sys_setresgid, sys_setresuid, sys_statx, sys_umask)
 from .request cimport Request
 from .share cimport Context
 
@@ -23,6 +25,23 @@ cdef void keep_suid(Context *ctx, bint keep) noexcept nogil:
         return
     if sys_capset(ctx.capabilities if keep else ctx.capabilities & ~fsetid, ctx.permitted, ctx.inheritable) == 0:
         ctx.keeps_suid = keep
+
+
+cdef bint join_group(Context *ctx, int fd) noexcept nogil:
+    """Makes the thread a member of the file's group, where the host takes a set-group-id bit from others that FUSE wants
+    kept: one that the group's members may not execute by, which only members may keep locally, and the guest does not
+    say who is one. For changes after keep_suid(False); True: leave_group() has to follow.
+    """
+    cdef linux_statx stat
+    return (not ctx.keeps_suid and load_relaxed32(&ctx.share.lone_sgid) and ctx.share.switches_ids
+            and sys_statx(fd, "", AT_EMPTY_PATH, STATX_MODE | STATX_GID, &stat) == 0
+            and stat.stx_mode & (S_ISGID | S_IXGRP) == S_ISGID and stat.stx_gid != ctx.share.own_gid
+            and sys_setresgid(ID_NONE, stat.stx_gid, ID_NONE) == 0)
+
+
+cdef void leave_group(Context *ctx) noexcept nogil:
+    if sys_setresgid(ID_NONE, ctx.share.own_gid, ID_NONE) < 0:
+        abort()
 
 
 cdef void keep_suid_as_caller(Context *ctx, const Request *request) noexcept nogil:

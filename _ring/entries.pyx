@@ -1,8 +1,10 @@
 """Looking names up, and filling in what LOOKUP, the creating operations and READDIRPLUS answer."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .fuse_abi cimport FUSE_ATTR_SUBMOUNT, FUSE_SUBMOUNTS, fuse_attr, fuse_attr_out, fuse_entry_out
+from .atomics cimport store_relaxed32
+from .fuse_abi cimport (
+    FUSE_ATTR_SUBMOUNT, FUSE_HANDLE_KILLPRIV_V2, FUSE_SUBMOUNTS, fuse_attr, fuse_attr_out, fuse_entry_out)
 from .ids cimport id_translate
 from .inode_cache cimport inode_fd, inodes_evict
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
@@ -10,8 +12,8 @@ from .inode_table cimport MOUNT_HANDLES, Inode, InodeTable
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EINVAL, EMFILE, ENFILE, ENXIO, ESTALE,
-    O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFMT, S_IFREG, STATX_BASIC_STATS, STATX_BTIME,
-    STATX_MNT_ID, STATX_SIZE, decimal, device_encode, linux_statx, sys_close, sys_openat, sys_statx)
+    O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP,
+    STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, STATX_SIZE, decimal, device_encode, linux_statx, sys_close, sys_openat, sys_statx)
 from .override cimport override_show
 from .share cimport Context
 
@@ -55,6 +57,8 @@ cdef void fill_attr(Context *ctx, int fd, const linux_statx *stat, fuse_attr *at
     attr.mtimensec = stat.stx_mtime.tv_nsec
     attr.ctimensec = stat.stx_ctime.tv_nsec
     attr.mode = stat.stx_mode
+    if stat.stx_mode & (S_IFMT | S_ISGID | S_IXGRP) == S_IFREG | S_ISGID and not ctx.share.lone_sgid:
+        store_relaxed32(&ctx.share.lone_sgid, 1)
     attr.nlink = stat.stx_nlink
     attr.uid = stat.stx_uid
     attr.gid = stat.stx_gid
@@ -69,29 +73,44 @@ cdef void fill_attr(Context *ctx, int fd, const linux_statx *stat, fuse_attr *at
         id_translate(&ctx.share.gids_to_guest, &attr.gid)
 
 
+cdef int64_t attr_timeout(const Context *ctx, uint32_t mode) noexcept nogil:
+    """How long the guest may know attributes with this mode: nanoseconds.
+
+    With HANDLE_KILLPRIV_V2 it does not notice that a write has cleared set-id bits. It must not execute the file by what
+    it knew before.
+    """
+    if mode & (S_ISUID | S_ISGID) and mode & S_IFMT == S_IFREG and ctx.share.flags & FUSE_HANDLE_KILLPRIV_V2:
+        return 0
+    return ctx.share.options.attr_timeout
+
+
 cdef int fill_attr_out(Context *ctx, int fd, fuse_attr_out *out) noexcept nogil:
     """The attributes of the file, with how long they are valid. 0 or -errno."""
     cdef linux_statx stat
+    cdef int64_t timeout
     cdef int error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat)
     if error < 0:
         return error
-    out.attr_valid = <uint64_t> (ctx.share.options.attr_timeout / SECOND)
-    out.attr_valid_nsec = <uint32_t> (ctx.share.options.attr_timeout % SECOND)
-    out.dummy = 0
     fill_attr(ctx, fd, &stat, &out.attr)
+    timeout = attr_timeout(ctx, out.attr.mode)
+    out.attr_valid = <uint64_t> (timeout / SECOND)
+    out.attr_valid_nsec = <uint32_t> (timeout % SECOND)
+    out.dummy = 0
     return 0
 
 
 cdef void fill_entry(Context *ctx, uint64_t nodeid, int fd, const Inode *parent, uint32_t mount,
                      const linux_statx *stat,
                      fuse_entry_out *out) noexcept nogil:
+    cdef int64_t timeout
+    fill_attr(ctx, fd, stat, &out.attr)
+    timeout = attr_timeout(ctx, out.attr.mode)
     out.nodeid = nodeid
     out.generation = 0   # the nodeid has its own
     out.entry_valid = <uint64_t> (ctx.share.options.entry_timeout / SECOND)
     out.entry_valid_nsec = <uint32_t> (ctx.share.options.entry_timeout % SECOND)
-    out.attr_valid = <uint64_t> (ctx.share.options.attr_timeout / SECOND)
-    out.attr_valid_nsec = <uint32_t> (ctx.share.options.attr_timeout % SECOND)
-    fill_attr(ctx, fd, stat, &out.attr)
+    out.attr_valid = <uint64_t> (timeout / SECOND)
+    out.attr_valid_nsec = <uint32_t> (timeout % SECOND)
     # A directory on another mount than its parent: the guest mounts it too, with a device number of its own.
     if parent != NULL and parent.mount != mount and ctx.share.flags & FUSE_SUBMOUNTS and \
             stat.stx_mode & S_IFMT == S_IFDIR:

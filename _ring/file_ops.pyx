@@ -3,17 +3,17 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32
-from .caller cimport keep_suid, keep_suid_as_caller
+from .caller cimport join_group, keep_suid, keep_suid_as_caller, leave_group
 from .chain cimport Chain, chain_trim_readable, chain_trim_writable, iovec_advance
 from .descriptors cimport descriptors_close, descriptors_open
 from .entries cimport cuts_much, open_inode
 from .freshness cimport still_fresh, unchanged
 from .fuse_abi cimport (
-    FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FOPEN_PARALLEL_DIRECT_WRITES, FUSE_FLOCK_LOCKS,
-    FUSE_FSYNC_FDATASYNC, FUSE_OPEN_KILL_SUIDGID, FUSE_POSIX_LOCKS, FUSE_RELEASE_FLOCK_UNLOCK, FUSE_RELEASE_FLUSH,
-    FUSE_WRITEBACK_CACHE, FUSE_WRITE_KILL_SUIDGID, fuse_copy_file_range_in, fuse_copy_file_range_out, fuse_fallocate_in,
-    fuse_flush_in, fuse_fsync_in, fuse_lseek_in, fuse_lseek_out, fuse_open_in, fuse_open_out, fuse_read_in,
-    fuse_release_in, fuse_write_in, fuse_write_out)
+    FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH, FOPEN_PARALLEL_DIRECT_WRITES,
+    FUSE_DIRECT_IO_ALLOW_MMAP, FUSE_FLOCK_LOCKS, FUSE_FSYNC_FDATASYNC, FUSE_OPEN_KILL_SUIDGID, FUSE_POSIX_LOCKS,
+    FUSE_RELEASE_FLOCK_UNLOCK, FUSE_RELEASE_FLUSH, FUSE_WRITEBACK_CACHE, FUSE_WRITE_CACHE, FUSE_WRITE_KILL_SUIDGID,
+    fuse_copy_file_range_in, fuse_copy_file_range_out, fuse_fallocate_in, fuse_flush_in, fuse_fsync_in, fuse_lseek_in,
+    fuse_lseek_out, fuse_open_in, fuse_open_out, fuse_read_in, fuse_release_in, fuse_write_in, fuse_write_out)
 from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
 from .inode_cache cimport inode_fd, make_room
 from .inode_lifetime cimport inode_acquire, inode_release
@@ -25,7 +25,7 @@ from .linux cimport (
     O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx, memset,
     sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv,
     sys_preadv2, sys_pwritev, sys_statx)
-from .lock_owners cimport cancel_handle, owner_drop
+from .lock_owners cimport cancel_handle, owner_drop, owners_drop_handle
 from .opened cimport handle_of, opens_nothing
 from .request cimport WOULD_SLEEP, Request, next_bytes, reply, reply_in_place
 from .share cimport CACHE_ALWAYS, CACHE_AUTO, CACHE_METADATA, CACHE_NEVER, Context
@@ -61,10 +61,15 @@ cdef int may_open(const Context *ctx, uint32_t flags) noexcept nogil:
 
 cdef int open_file(Context *ctx, Inode *inode, uint32_t flags, uint32_t open_flags) noexcept nogil:
     """Opens a pinned regular file as the guest wants it. fd or -errno."""
+    cdef bint joined = False
     cdef int fd
     if flags & O_TRUNC:
         keep_suid(ctx, not open_flags & FUSE_OPEN_KILL_SUIDGID)
+        fd = inode_fd(&ctx.share.inodes, inode)
+        joined = fd >= 0 and join_group(ctx, fd)
     fd = open_inode(ctx, inode, host_flags(ctx, flags))
+    if joined:
+        leave_group(ctx)
     if fd == -EPERM and flags & O_APPEND:
         fd = open_inode(ctx, inode, host_flags(ctx, flags) | O_APPEND)   # a file that can only be appended to
     if fd >= 0 and flags & O_TRUNC:
@@ -105,7 +110,8 @@ cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bi
         return keep
     if cache == CACHE_NEVER or cache == CACHE_METADATA:
         return 0 if directory else FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES
-    if flags & O_DIRECT and ctx.share.options.allow_direct_io:
+    # Writes side by side; a guest that could not map the file then goes without, and past its cache all the same.
+    if flags & O_DIRECT and ctx.share.options.allow_direct_io and ctx.share.flags & FUSE_DIRECT_IO_ALLOW_MMAP:
         return FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES
     if fresh or still_fresh(inode, fd):
         return keep
@@ -258,6 +264,30 @@ cdef int64_t read_cached(Context *ctx, Request *request, Handle *handle, uint64_
     return -EAGAIN
 
 
+cdef inline bint wants_no_direct(const Context *ctx, const Handle *handle, uint32_t flags, bint cached) noexcept nogil:
+    """Whether the host's O_DIRECT, that wants whole blocks, is none of the request's, whose open flags are `flags` now:
+    the guest's page cache (`cached`) is written through any handle, and a program may take the flag back.
+    """
+    return (handle.flags & O_DIRECT and ctx.share.options.allow_direct_io) and (cached or not flags & O_DIRECT)
+
+
+cdef int64_t transfer_buffered(Context *ctx, Request *request, iovec *iov, uint32_t count, uint64_t size,
+                               uint64_t offset, bint writing) noexcept nogil:
+    """transfer(), by a descriptor that was opened without O_DIRECT for this once."""
+    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef int64_t moved
+    cdef int fd
+    if inode == NULL:
+        return -ESTALE
+    fd = open_inode(ctx, inode, O_WRONLY if writing else O_RDONLY)
+    inode_release(&ctx.share.inodes, inode)
+    if fd < 0:
+        return fd
+    moved = transfer(fd, iov, count, size, offset, writing)
+    sys_close(fd)
+    return moved
+
+
 cdef int op_read(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_read_in *args = <const fuse_read_in *> next_bytes(request, sizeof(fuse_read_in))
     cdef Handle *handle
@@ -278,6 +308,9 @@ cdef int op_read(Context *ctx, Request *request) noexcept nogil:
                        request.chain.write_end - request.chain.write_first, size, offset, False)
     else:
         got = read_cached(ctx, request, handle, size, offset)
+    if got == -EINVAL and wants_no_direct(ctx, handle, args.flags, False):
+        got = transfer_buffered(ctx, request, request.chain.iov + request.chain.write_first,
+                                request.chain.write_end - request.chain.write_first, size, offset, False)
     handle_release(&ctx.share.handles, handle)
     if got == -EAGAIN and not ctx.may_sleep:
         return WOULD_SLEEP
@@ -288,6 +321,7 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_write_in *args = <const fuse_write_in *> next_bytes(request, sizeof(fuse_write_in))
     cdef fuse_write_out out
     cdef Handle *handle
+    cdef bint joined
     cdef int error
     cdef int64_t written
     if <int64_t> args.offset < 0 or <int64_t> (args.offset + args.size) < 0:
@@ -299,8 +333,14 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
         return error
     chain_trim_readable(&request.chain, args.size)
     keep_suid(ctx, not args.write_flags & FUSE_WRITE_KILL_SUIDGID)
+    joined = join_group(ctx, handle.fd)
     written = transfer(handle.fd, request.chain.iov + request.chain.read_first,
                        request.chain.read_end - request.chain.read_first, args.size, args.offset, True)
+    if written == -EINVAL and wants_no_direct(ctx, handle, args.flags, args.write_flags & FUSE_WRITE_CACHE):
+        written = transfer_buffered(ctx, request, request.chain.iov + request.chain.read_first,
+                                    request.chain.read_end - request.chain.read_first, args.size, args.offset, True)
+    if joined:
+        leave_group(ctx)
     if written > 0:
         drop_capabilities(ctx, handle.fd)
     handle_release(&ctx.share.handles, handle)
@@ -325,6 +365,8 @@ cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil:
             sys_flock(handle.fd, LOCK_UN)
     if ctx.share.flags & FUSE_POSIX_LOCKS and args.release_flags & FUSE_RELEASE_FLUSH:
         owner_drop(&ctx.share.locks, request.header.nodeid, args.lock_owner)
+    if load_relaxed32(&handle.locked):
+        owners_drop_handle(&ctx.share.locks, request.header.nodeid, args.fh)
     closed = handle_close(&ctx.share.handles, handle)
     handle_release(&ctx.share.handles, handle)
     if closed:

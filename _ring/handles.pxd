@@ -22,6 +22,7 @@ cdef struct Handle:
     uint32_t directory
     uint32_t lock        # of a directory's position
     uint32_t killed      # a RELEASE was here
+    uint32_t locked      # POSIX locks were asked for through it
     uint32_t keep        # for the next OPEN of the file
     uint32_t mount       # of its inode
 

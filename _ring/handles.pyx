@@ -98,6 +98,7 @@ cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount,
     handle.directory = directory
     handle.lock = 0
     handle.killed = 0
+    handle.locked = 0
     handle.keep = keep
     fh[0] = generation << 32 | handle.slot
     store_release64(&handle.state, generation << 32 | 1)
@@ -135,6 +136,7 @@ cdef Handle *handle_borrow(Handle *handle, int fd, uint64_t nodeid, uint32_t mou
     handle.directory = directory
     handle.lock = 0
     handle.killed = 0
+    handle.locked = 0
     handle.keep = 0
     store_release64(&handle.state, 1)
     return handle

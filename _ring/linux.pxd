@@ -125,7 +125,9 @@ cdef extern from "linux.h" nogil:
         STATX_BASIC_STATS
         STATX_BTIME
         STATX_CTIME
+        STATX_GID
         STATX_MNT_ID
+        STATX_MODE
         STATX_MTIME
         STATX_SIZE
         STATX_INO

@@ -5,6 +5,7 @@ A lock that is not free is waited for by a thread of its own (waits.pyx): neithe
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from .atomics cimport store_relaxed32
 from .descriptors cimport descriptors_close, descriptors_open
 from .entries cimport open_inode
 from .fuse_abi cimport FUSE_FLOCK_LOCKS, FUSE_LK_FLOCK, FUSE_POSIX_LOCKS, fuse_lk_in, fuse_lk_out
@@ -25,10 +26,12 @@ cdef uint64_t END_OF_FILE = 0x7fffffffffffffffULL
 
 
 cdef bint is_open(Context *ctx, const Request *request, const fuse_lk_in *args) noexcept nogil:
-    """Whether the guest has the file open as it says."""
+    """Whether the guest has the file open as it says; its locks end with that."""
     cdef Handle *handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)
     if handle == NULL:
         return False
+    if not handle.locked:
+        store_relaxed32(&handle.locked, 1)
     handle_release(&ctx.share.handles, handle)
     return True
 
@@ -76,7 +79,7 @@ cdef LockOwner *owner_of(Context *ctx, const Request *request, const fuse_lk_in 
     if fd < 0:
         error[0] = fd
         return NULL
-    owner = owner_add(&ctx.share.locks, request.header.nodeid, args.owner, fd)
+    owner = owner_add(&ctx.share.locks, request.header.nodeid, args.owner, args.fh, fd)
     if owner == NULL:
         error[0] = -ENOMEM
     return owner

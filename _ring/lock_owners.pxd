@@ -16,6 +16,7 @@ cdef struct LockOwner:
     LockOwner *next
     uint64_t nodeid
     uint64_t owner
+    uint64_t fh          # the guest's open file that its first lock was asked for through
     int32_t fd
     uint32_t pins        # one while it is in the table, one for each request that uses it
 
@@ -51,9 +52,10 @@ cdef struct LockTable:
 
 
 cdef LockOwner *owner_find(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil
-cdef LockOwner *owner_add(LockTable *table, uint64_t nodeid, uint64_t owner, int fd) noexcept nogil
+cdef LockOwner *owner_add(LockTable *table, uint64_t nodeid, uint64_t owner, uint64_t fh, int fd) noexcept nogil
 cdef void owner_release(LockTable *table, LockOwner *owner) noexcept nogil
 cdef void owner_drop(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil
+cdef void owners_drop_handle(LockTable *table, uint64_t nodeid, uint64_t fh) noexcept nogil
 cdef void owners_drop_all(LockTable *table) noexcept nogil
 cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil
 cdef bint wait_begins(LockTable *table, LockWait *wait, int tid) noexcept nogil

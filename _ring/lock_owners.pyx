@@ -29,7 +29,7 @@ cdef LockOwner *owner_find(LockTable *table, uint64_t nodeid, uint64_t owner) no
     return found
 
 
-cdef LockOwner *owner_add(LockTable *table, uint64_t nodeid, uint64_t owner, int fd) noexcept nogil:
+cdef LockOwner *owner_add(LockTable *table, uint64_t nodeid, uint64_t owner, uint64_t fh, int fd) noexcept nogil:
     """A record with the description `fd`, which is the table's from now on; pinned. One that is there already is taken
     instead. NULL: no memory.
     """
@@ -43,6 +43,7 @@ cdef LockOwner *owner_add(LockTable *table, uint64_t nodeid, uint64_t owner, int
             found = new
             found.nodeid = nodeid
             found.owner = owner
+            found.fh = fh
             found.fd = fd
             found.pins = 1
             found.next = bucket[0]
@@ -92,6 +93,27 @@ cdef void owner_drop(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept
     unlock(&table.lock)
     if found != NULL:
         owner_release(table, found)
+
+
+cdef void owners_drop_handle(LockTable *table, uint64_t nodeid, uint64_t fh) noexcept nogil:
+    """The guest has closed the file for the last time. What is locked by its open file description (F_OFD_SETLK) ends
+    with that, without an unlock or a FLUSH of this owner; the locks of processes have ended by their own FLUSH.
+    """
+    cdef LockOwner *found
+    cdef uint64_t owner = 0
+    cdef int bucket
+    for bucket in range(OWNER_BUCKETS):
+        while True:
+            lock(&table.lock)
+            found = table.owners[bucket]
+            while found != NULL and (found.nodeid != nodeid or found.fh != fh):
+                found = found.next
+            if found != NULL:
+                owner = found.owner
+            unlock(&table.lock)
+            if found == NULL:
+                break
+            owner_drop(table, nodeid, owner)
 
 
 cdef void owners_drop_all(LockTable *table) noexcept nogil:

@@ -22,7 +22,7 @@ from .kept cimport kept_close
 from .linux cimport EPROTO, ESTALE, O_RDONLY, memcpy, memset, statfs, sys_close, sys_fstatfs, sys_syncfs
 from .lock_owners cimport cancel_request, owners_drop_all
 from .request cimport NO_REPLY, Request, next_bytes, reply
-from .share cimport ALWAYS, CACHE_ALWAYS, CACHE_NEVER, NEVER, Context, Options, Share
+from .share cimport ALWAYS, CACHE_ALWAYS, CACHE_METADATA, CACHE_NEVER, NEVER, Context, Options, Share
 
 cdef enum:
     MINOR_MIN = 27              # older ones predate virtio-fs
@@ -41,6 +41,7 @@ cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
         | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_SETXATTR_EXT | FUSE_INIT_EXT
         | FUSE_CREATE_SUPP_GROUP | FUSE_EXPORT_SUPPORT)
     cdef const Options *options = &ctx.share.options
+    cdef bint cached
     # With the share to itself the guest need not look for changes by others.
     flags |= FUSE_EXPLICIT_INVAL_DATA if options.cache == CACHE_ALWAYS else FUSE_AUTO_INVAL_DATA
     if options.cache != CACHE_NEVER:
@@ -49,7 +50,8 @@ cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
         flags |= FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO
     if options.writeback:
         flags |= FUSE_WRITEBACK_CACHE
-    if options.allow_mmap:
+    cached = options.cache != CACHE_NEVER and options.cache != CACHE_METADATA
+    if options.allow_mmap or cached and options.allow_direct_io:
         flags |= FUSE_DIRECT_IO_ALLOW_MMAP
     if options.announce_submounts:
         flags |= FUSE_SUBMOUNTS

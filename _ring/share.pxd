@@ -73,6 +73,7 @@ cdef struct Share:
     uint64_t capabilities        # effective ones of the process
     const void *filter           # seccomp, of each thread of the data plane; NULL: none
     uint32_t filter_size         # instructions
+    uint32_t lone_sgid           # a file with a set-group-id bit that its group may not execute has been seen
     uint32_t override_lock       # of the attribute in which ownership is kept, while it is changed
 
 

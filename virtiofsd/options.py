@@ -132,7 +132,8 @@ OPTIONS = (
            IDS, repeats=True),
     Option("--translate-gid", "RANGE", translation, [], "the same for group ids", IDS, repeats=True),
     Option("--override-stat", None, None, False, "fake root: keep owners, modes and device nodes of guests in the "
-           "extended attribute user.containers.override_stat, for a daemon that may not set the real ones", IDS),
+           "extended attribute user.containers.override_stat, for a daemon that may not set the real ones. Symbolic "
+           "links can have no such attribute, and are root's", IDS),
 
     Option("--posix-lock", None, None, False, "POSIX locks reach the host, and exclude other guests and host "
            "processes", LOCKS),

@@ -154,6 +154,21 @@ def test_chown_takes_the_set_id_bits_away_as_on_the_host(fuse: FuseClient, share
     assert stat.S_IMODE(fuse.setattr(nodeid, owner=1001, mode=0o4711).attr_mode) == 0o4711
 
 
+def test_a_guest_does_not_keep_what_it_knows_of_a_file_with_set_id_bits(connect: Connect) -> None:
+    """With HANDLE_KILLPRIV_V2 it does not notice that a write has cleared them, and would execute by what it knew."""
+    for options, validity in (("--cache=always",), 0), (("--cache=always", "--no-killpriv-v2"), 86400):
+        guest = connect(*options)
+        for name, mode, valid in ("suid", 0o4755, validity), ("sgid", 0o2755, validity), ("plain", 0o755, 86400):
+            entry, _ = guest.fuse.create(ROOT, name)
+            assert entry.attr_valid == 86400
+            changed = guest.fuse.setattr(entry.nodeid, mode=mode)
+            assert (changed.attr_valid, changed.attr_valid_nsec) == (valid, 0)
+            again = guest.fuse.lookup(ROOT, name)
+            assert (again.entry_valid, again.attr_valid, again.attr_valid_nsec) == (86400, valid, 0)
+            assert guest.fuse.getattr(entry.nodeid).attr_valid == valid
+            assert guest.fuse.statx(entry.nodeid).attr_valid == valid
+
+
 @needs_root
 def test_a_chown_to_nobody_takes_the_set_id_bits_away_too(fuse: FuseClient, share: pathlib.Path) -> None:
     """It comes as a SETATTR of nothing: with HANDLE_KILLPRIV_V2 the bits are the daemon's business."""

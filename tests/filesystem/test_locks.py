@@ -100,7 +100,7 @@ def test_locks_end_with_their_owner(guest: Guest, file: tuple[int, int], how: st
     fuse, path = guest.fuse, guest.share / "file"
     second = fuse.open(file[0], os.O_RDWR).fh
     fuse.setlk(*file, ONE, WRITE, 0, 99)
-    fuse.setlk(*file, OTHER, WRITE, 100, END)
+    fuse.setlk(file[0], second, OTHER, WRITE, 100, END)
     if how == "flush":
         fuse.flush(file[0], second, lock_owner=ONE)     # of any of its descriptors
         assert host_lock(path, WRITE, 0, 100) and not host_lock(path, WRITE, 100)
@@ -115,6 +115,21 @@ def test_locks_end_with_their_owner(guest: Guest, file: tuple[int, int], how: st
         assert host_lock(path, WRITE)
     if how in ("flush", "release"):
         fuse.flush(file[0], second, lock_owner=OTHER)
+    assert guest.daemon.statistics()["lock_owners"] == 0
+
+
+def test_the_locks_of_an_open_file_description_end_with_its_release(guest: Guest, file: tuple[int, int]) -> None:
+    """A guest sends neither an unlock nor a FLUSH of their owner; those of others stay."""
+    fuse, path = guest.fuse, guest.share / "file"
+    second = fuse.open(file[0], os.O_RDWR).fh
+    fuse.setlk(file[0], second, ONE, WRITE, 0, 99)
+    fuse.setlk(*file, OTHER, WRITE, 100, END)
+    fuse.flush(file[0], second, lock_owner=OTHER + 1)
+    assert not host_lock(path, WRITE, 0, 100)
+    fuse.release(file[0], second)
+    assert host_lock(path, WRITE, 0, 100) and not host_lock(path, WRITE, 100)
+    fuse.release(*file)
+    assert host_lock(path, WRITE)
     assert guest.daemon.statistics()["lock_owners"] == 0
 
 

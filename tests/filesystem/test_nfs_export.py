@@ -1,4 +1,4 @@
-"""--nfs-export: a guest comes back by nodeid to what it has forgotten, as it does for a handle that it made of a file."""
+"""--nfs-export: a guest comes back by nodeid to what it has forgotten, as it does for a handle that it made of it."""
 
 import errno
 import os

@@ -227,6 +227,29 @@ def test_flags_of_open_change_no_contents(fuse: FuseClient, share: pathlib.Path,
     assert fuse.read(*file, 0, 100) == b"0abc456789"
 
 
+@needs_root
+def test_what_does_not_go_by_o_direct_may_have_any_size(connect: Connect, mounts: Mounts) -> None:
+    """A guest writes its page cache by any handle of the file, and programs take the flag back."""
+    guest = connect("--allow-direct-io", share=mounts.ext4())
+    fuse, path = guest.fuse, guest.share / "file"
+    path.write_bytes(b"0123456789" * 1000)
+    flags = os.O_RDWR | os.O_DIRECT
+    direct = opened(fuse, "file", flags)
+    assert fuse.write(*direct, 4096, b"x" * 1000, write_flags=abi.FUSE_WRITE_CACHE, flags=flags) == 1000
+    assert fuse.write(*direct, 6000, b"y" * 10, flags=os.O_RDWR) == 10
+    assert fuse.read(*direct, 5, 10, flags=os.O_RDWR) == b"5678901234"
+    data = bytearray(b"0123456789" * 1000)
+    data[4096:5096], data[6000:6010] = b"x" * 1000, b"y" * 10
+    assert path.read_bytes() == data
+    assert fuse.read(*direct, 4096, 4096, flags=flags) == data[4096:8192]
+    for size in (10, 1000):     # what does is refused as on the host
+        with refused(errno.EINVAL):
+            fuse.write(*direct, 3, b"z" * size, flags=flags)
+        with refused(errno.EINVAL):
+            fuse.read(*direct, 3, size, flags=flags)
+    assert path.read_bytes() == data
+
+
 # Bad numbers
 
 @pytest.mark.parametrize("offset, size", [(1 << 63, 10), ((1 << 64) - 1, 10), ((1 << 64) - 5, 10),
@@ -425,6 +448,30 @@ def test_a_write_clears_set_id_bits_where_the_guest_asks_for_it(fuse: FuseClient
         (share / "file").chmod(0o6755)
         fuse.write(*file, 0, b"data", write_flags=flags)
         assert mode_of(share / "file") == expected
+
+
+@needs_root
+@pytest.mark.parametrize("group", [0, 4242])
+@pytest.mark.parametrize("operation", ["WRITE", "SETATTR", "OPEN"])
+def test_a_set_group_id_bit_that_nobody_executes_by_is_kept(fuse: FuseClient, share: pathlib.Path, operation: str,
+                                                           group: int) -> None:
+    """As FUSE has it, whoever writes: only the guest's kernel knows who is in the file's group."""
+    for before, after in ((0o6664, 0o2664), (0o6674, 0o674), (0o2664, 0o2664), (0o664, 0o664)):
+        name = f"file{before:o}"
+        (share / name).write_bytes(b"data")
+        os.chown(share / name, 1000, group)
+        (share / name).chmod(before)
+        nodeid = fuse.lookup(ROOT, name).nodeid
+        if operation == "WRITE":
+            fuse.write(nodeid, fuse.open(nodeid, os.O_RDWR).fh, 0, b"x", write_flags=abi.FUSE_WRITE_KILL_SUIDGID)
+        elif operation == "SETATTR":
+            fuse.setattr(nodeid, size=2, valid=abi.FATTR_KILL_SUIDGID)
+        else:
+            fuse.open(nodeid, os.O_RDWR | os.O_TRUNC, abi.FUSE_OPEN_KILL_SUIDGID)
+        assert oct(mode_of(share / name)) == oct(after)
+    (share / "roots").touch()       # the thread is itself again
+    fuse.create(ROOT, "another")
+    assert (share / "another").stat().st_gid == (share / "roots").stat().st_gid
 
 
 @needs_root

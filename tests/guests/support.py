@@ -204,6 +204,7 @@ LABORATORIES: Mapping[str, Mapping[str, Sequence[str]]] = {
         "direct": ("--allow-direct-io",),
         "locks": ("--posix-lock", "--flock", "--attr-timeout", "0", "--entry-timeout", "0"),
         "readonly": ("--readonly",),
+        "exported": ("--nfs-export",),
         "spare": (),
     },
     "special": {

@@ -227,6 +227,28 @@ def test_direct_io_reaches_the_host_where_it_is_allowed(place: Place, tag: str, 
     assert any(flag & os.O_DIRECT for flag in flags) == reaches_the_host, flags
 
 
+@pytest.mark.parametrize("tag", ["direct", "never-mmap"])
+def test_a_file_with_o_direct_can_be_mapped_and_written_in_any_other_way(place: Place, tag: str) -> None:
+    """None of which needs to know of blocks: what the guest's page cache has it writes by any descriptor."""
+    host = place.host(tag)
+    for name in ("mapped", "beside"):
+        (host / name).write_bytes(b"x" * 1000)
+    place.python("""
+        import fcntl, mmap, os
+        for name, other in (("mapped", os.O_DIRECT), ("beside", 0)):
+            direct = os.open(name, os.O_RDWR | os.O_DIRECT)
+            file = os.open(name, os.O_RDWR | other)
+            with mmap.mmap(file, 1000) as mapping:
+                mapping[0:4] = mapping[996:1000] = b"text"
+                mapping.flush()
+            fcntl.fcntl(direct, fcntl.F_SETFL, fcntl.fcntl(direct, fcntl.F_GETFL) & ~os.O_DIRECT)
+            assert os.pread(direct, 10, 990) == b"xxxxxxtext"
+            assert os.pwrite(direct, b"end", 5) == 3
+    """, tag)
+    for name in ("mapped", "beside"):
+        assert (host / name).read_bytes() == b"text" + b"xendx".ljust(992, b"x") + b"text"
+
+
 def flags_of(link: pathlib.Path) -> int:
     info = (link.parent.parent / "fdinfo" / link.name).read_text()
     return int(dict(line.split(":", 1) for line in info.splitlines())["flags"], 8)

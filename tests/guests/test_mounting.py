@@ -10,7 +10,7 @@ import pytest
 
 from guest.boot import Kernel
 from tests.guests.conftest import needs
-from tests.guests.support import Place, Scene
+from tests.guests.support import INSIDE, Place, Scene, python
 from tests.guests.test_sharing import manifest
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
@@ -255,4 +255,81 @@ def test_mount_points_that_are_not_announced_are_plain_folders(scene: Scene, tmp
     (host / "tmpfs/file").write_text("text")
     guest = scene.guest(scene.share("myfs", "--no-announce-submounts", folder=host), kernel="uml")
     assert guest.run("stat -c %d . tmpfs tmpfs/file | uniq | wc -l; cat tmpfs/file", folder="/mnt").stdout == "1\ntext"
+    scene.power_off(guest)
+
+
+# File handles
+
+HANDLES = """
+    import ctypes, errno, os, subprocess, sys, time
+    sys.path.append("/run/inside")
+    import linux
+    def forget():
+        os.sync()
+        with open("/proc/sys/vm/drop_caches", "w") as caches:
+            caches.write("3")
+        time.sleep(0.1)
+    def handle_of(path):
+        handle = ctypes.create_string_buffer(136)
+        handle[:4] = (128).to_bytes(4, "little")
+        linux.call("name_to_handle_at", linux.AT_FDCWD, os.fsencode(path), handle, ctypes.byref(ctypes.c_int()), 0)
+        return handle
+    def read(handle):
+        with linux.opened(".", os.O_RDONLY | os.O_DIRECTORY) as here:
+            file = linux.call("open_by_handle_at", here, handle, os.O_RDONLY)
+        with open(file) as opened:
+            return opened.read()
+    os.chdir("/mnt")
+"""
+
+
+@pytest.mark.parametrize("kernel", ["qemu", "uml"])
+def test_file_handles_outlive_the_guests_caches_and_its_mount(scene: Scene, kernel: Kernel) -> None:
+    """With --nfs-export, as an NFS server in the guest needs it."""
+    needs(kernel)
+    inside = scene.share("inside", "--readonly", folder=INSIDE, mount="/run/inside")
+    share = scene.share("myfs", "--nfs-export", tell_tag=kernel == "uml")
+    host = scene.daemons["myfs"].share
+    guest = scene.guest(scene.debian(), inside, share, kernel=kernel)
+    guest.run(python(HANDLES + """
+    paths = [f"folder{number // 10}/file{number}" for number in range(100)]
+    for path in paths:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(path)
+    handles = {path: handle_of(path) for path in paths}
+    for mounts_again in (False, False, True):
+        forget()
+        if mounts_again:
+            os.chdir("/")
+            subprocess.run("umount /mnt && mount -t virtiofs myfs /mnt", shell=True, check=True)
+            os.chdir("/mnt")
+        for path, handle in handles.items():
+            assert read(handle) == path
+    for path in paths[::2]:
+        os.unlink(path)
+    forget()
+    for path, handle in handles.items():
+        if path in paths[::2]:
+            with linux.fails(errno.ESTALE):
+                read(handle)
+        else:
+            assert read(handle) == path
+    """), check=True)
+    assert len(list(host.glob("folder*/*"))) == 50
+    scene.power_off(guest)
+
+
+def test_file_handles_end_with_the_guests_caches_without_the_option(scene: Scene) -> None:
+    inside = scene.share("inside", "--readonly", folder=INSIDE, mount="/run/inside")
+    guest = scene.guest(scene.debian(), inside, scene.share("myfs"), kernel="uml")
+    guest.run(python(HANDLES + """
+    linux.write("file", "text")
+    handle = handle_of("file")
+    assert read(handle) == "text"
+    forget()
+    with linux.fails(errno.ESTALE):
+        read(handle)
+    assert open("file").read() == read(handle_of("file")) == "text"
+    """), check=True)
     scene.power_off(guest)

@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import shutil
 import stat
 import subprocess
 import time
@@ -97,6 +98,35 @@ def an_open_that_cuts_of_a_plain_user_takes_set_id_bits_away() -> None:
         write("theirs", b"four", mode=0o6777)
         as_nobody(functools.partial(os.open, "theirs", os.O_WRONLY | flags))
         assert (mode_of("theirs"), os.stat("theirs").st_size) == (0o777, 0)
+
+
+def a_member_of_the_group_leaves_its_set_group_id_bit_where_the_group_may_not_execute() -> None:
+    for change in (lambda: write("theirs", b"x"), lambda: os.truncate("theirs", 2)):
+        write("theirs", b"four")
+        os.chown("theirs", -1, OTHER_GROUP)
+        os.chmod("theirs", 0o6766)
+        as_nobody(change, groups=(OTHER_GROUP,))
+        assert mode_of("theirs") == 0o2766, oct(mode_of("theirs"))
+
+
+def nothing_is_executed_with_set_id_bits_that_are_gone() -> None:
+    """At once, whatever the guest still knows."""
+    shutil.copy("/usr/bin/id", "program")
+    def write_something() -> None:
+        with opened("program", os.O_WRONLY | os.O_APPEND) as file:
+            os.write(file, b"x")
+
+    for change in (write_something, lambda: os.truncate("program", os.stat("program").st_size + 1)):
+        os.chmod("program", 0o6777)
+        assert mode_of("program") == 0o6777
+
+        def try_it(change: Callable[[], object] = change) -> None:
+            change()
+            found = subprocess.run(["./program"], stdout=subprocess.PIPE, text=True, check=True).stdout
+            assert "euid=" not in found and "egid=" not in found, found
+
+        as_nobody(try_it)
+        assert mode_of("program") == 0o777
 
 
 def an_allocation_of_a_plain_user_takes_set_id_bits_away() -> None:
