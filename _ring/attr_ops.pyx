@@ -4,7 +4,8 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .caller cimport join_group, keep_suid, leave_group
 from .entries cimport (
-    attr_timeout, check_name, cuts_much, enter_file, fill_attr, fill_attr_out, is_dot, is_dotdot, lookup_name, open_with_room)
+    attr_timeout, check_name, cuts_much, enter_file, fill_attr, fill_attr_out, is_dot, is_dotdot, lookup_name,
+    open_with_room)
 from .fuse_abi cimport (
     FATTR_ATIME, FATTR_ATIME_NOW, FATTR_FH, FATTR_GID, FATTR_KILL_SUIDGID, FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW,
     FATTR_SIZE, FATTR_UID, fuse_access_in, fuse_attr, fuse_attr_out, fuse_entry_out, fuse_setattr_in, fuse_statx_in,

@@ -12,8 +12,8 @@ from .extensions cimport GROUPS_MAX, groups_of
 from .fuse_abi cimport FUSE_DONT_MASK
 from .ids cimport ID_NONE, id_translate
 from .linux cimport (
-    AT_EMPTY_PATH, CAP_DAC_OVERRIDE, CAP_FSETID, STATX_GID, STATX_MODE, S_ISGID, S_IXGRP, abort, linux_statx, sys_capset,
-    sys_setgroups, sys_setresgid, sys_setresuid, sys_statx, sys_umask)
+    AT_EMPTY_PATH, CAP_DAC_OVERRIDE, CAP_FSETID, STATX_GID, STATX_MODE, S_ISGID, S_IXGRP, abort, linux_statx,
+    sys_capset, sys_setgroups, sys_setresgid, sys_setresuid, sys_statx, sys_umask)
 from .request cimport Request
 from .share cimport Context
 
@@ -28,9 +28,9 @@ cdef void keep_suid(Context *ctx, bint keep) noexcept nogil:
 
 
 cdef bint join_group(Context *ctx, int fd) noexcept nogil:
-    """Makes the thread a member of the file's group, where the host takes a set-group-id bit from others that FUSE wants
-    kept: one that the group's members may not execute by, which only members may keep locally, and the guest does not
-    say who is one. For changes after keep_suid(False); True: leave_group() has to follow.
+    """Makes the thread a member of the file's group, where the host takes a set-group-id bit from all others that FUSE
+    wants kept: one that the group's members may not execute by, which only members may keep locally, and the guest does
+    not say who is one. For changes after keep_suid(False); True: leave_group() has to follow.
     """
     cdef linux_statx stat
     return (not ctx.keeps_suid and load_relaxed32(&ctx.share.lone_sgid) and ctx.share.switches_ids

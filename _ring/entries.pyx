@@ -13,7 +13,8 @@ from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at,
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EINVAL, EMFILE, ENFILE, ENXIO, ESTALE,
     O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP,
-    STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, STATX_SIZE, decimal, device_encode, linux_statx, sys_close, sys_openat, sys_statx)
+    STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, STATX_SIZE, decimal, device_encode, linux_statx, sys_close,
+    sys_openat, sys_statx)
 from .override cimport override_show
 from .share cimport Context
 
@@ -76,8 +77,8 @@ cdef void fill_attr(Context *ctx, int fd, const linux_statx *stat, fuse_attr *at
 cdef int64_t attr_timeout(const Context *ctx, uint32_t mode) noexcept nogil:
     """How long the guest may know attributes with this mode: nanoseconds.
 
-    With HANDLE_KILLPRIV_V2 it does not notice that a write has cleared set-id bits. It must not execute the file by what
-    it knew before.
+    With HANDLE_KILLPRIV_V2 it does not notice that a write has cleared set-id bits. It must not execute the file by
+    what it knew before.
     """
     if mode & (S_ISUID | S_ISGID) and mode & S_IFMT == S_IFREG and ctx.share.flags & FUSE_HANDLE_KILLPRIV_V2:
         return 0
