@@ -10,6 +10,7 @@ cdef extern from "linux.h" nogil:
         EAGAIN
         EBADF
         EBUSY
+        EDEADLK
         EEXIST
         EFAULT
         EFBIG

@@ -15,7 +15,7 @@ from .inode_table cimport Inode
 from .linux cimport (
     EACCES, EAGAIN, EBADF, EINVAL, ENOLCK, ENOMEM, ENOSYS, EPERM, EROFS, ESTALE, F_OFD_GETLK, F_OFD_SETLK, F_RDLCK,
     F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, O_RDONLY, O_RDWR, flock, memset, sys_fcntl_lock, sys_flock)
-from .lock_owners cimport LockOwner, owner_add, owner_find, owner_release
+from .lock_owners cimport LockOwner, owner_add, owner_find, owner_in_the_way, owner_locked, owner_release
 from .request cimport WAITS, Request, next_bytes, reply
 from .share cimport Context
 
@@ -108,7 +108,8 @@ cdef int op_getlk(Context *ctx, Request *request) noexcept nogil:
     if found.l_type != F_UNLCK:
         out.lk.start = <uint64_t> found.l_start
         out.lk.end = <uint64_t> (found.l_start + found.l_len - 1) if found.l_len else END_OF_FILE
-        # Who holds it has no pid in the guest.
+        out.lk.pid = owner_in_the_way(&ctx.share.locks, request.header.nodeid, args.owner, out.lk.start, out.lk.end,
+                                      <uint32_t> F_WRLCK)
     return reply(request, &out, sizeof(out))
 
 
@@ -128,8 +129,14 @@ cdef int set_posix(Context *ctx, Request *request, const fuse_lk_in *args, bint 
         request.wait.owner = args.owner
         request.wait.fd = owner.fd
         request.wait.lock = wanted
+        request.wait.start = args.lk.start
+        request.wait.end = args.lk.end
+        request.wait.kind = args.lk.type
+        request.wait.pid = args.lk.pid
         request.wait_owner = owner
         return WAITS
+    if error == 0:
+        owner_locked(&ctx.share.locks, owner, args.lk.start, args.lk.end, args.lk.type, args.lk.pid)
     owner_release(&ctx.share.locks, owner)
     return error if error < 0 else reply(request, NULL, 0)
 

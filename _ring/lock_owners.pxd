@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from .descriptors cimport Descriptors
 from .linux cimport flock, pthread_t
+from .lock_ranges cimport LockRange
 
 cdef enum:
     OWNER_BUCKETS = 1024
@@ -17,6 +18,8 @@ cdef struct LockOwner:
     uint64_t nodeid
     uint64_t owner
     uint64_t fh          # the guest's open file that its first lock was asked for through
+    LockRange *ranges    # what it has locked
+    uint32_t pid         # the process in the guest that has locked last
     int32_t fd
     uint32_t pins        # one while it is in the table, one for each request that uses it
 
@@ -34,6 +37,12 @@ cdef struct LockWait:
     int32_t fd
     int32_t tid          # 0: the thread has not come to it yet
     uint32_t cancelled
+    uint32_t searched    # the search for a deadlock that was here last
+    LockWait *search_next
+    uint64_t start       # of a POSIX lock
+    uint64_t end         # the last byte
+    uint32_t kind
+    uint32_t pid
     int32_t operation    # of flock(2)
     flock lock
 
@@ -46,6 +55,7 @@ cdef struct LockTable:
     LockWait *first
     LockOwner *owners[OWNER_BUCKETS]
     uint32_t owner_count
+    uint32_t searches
     uint32_t next_early
     uint64_t early[EARLY]   # interrupts of the session that found nothing that waits: they may have overtaken it
     Descriptors *account
@@ -53,6 +63,10 @@ cdef struct LockTable:
 
 cdef LockOwner *owner_find(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil
 cdef LockOwner *owner_add(LockTable *table, uint64_t nodeid, uint64_t owner, uint64_t fh, int fd) noexcept nogil
+cdef void owner_locked(LockTable *table, LockOwner *owner, uint64_t start, uint64_t end, uint32_t kind,
+                       uint32_t pid) noexcept nogil
+cdef uint32_t owner_in_the_way(LockTable *table, uint64_t nodeid, uint64_t owner, uint64_t start, uint64_t end,
+                               uint32_t kind) noexcept nogil
 cdef void owner_release(LockTable *table, LockOwner *owner) noexcept nogil
 cdef void owner_drop(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil
 cdef void owners_drop_handle(LockTable *table, uint64_t nodeid, uint64_t fh) noexcept nogil

@@ -3,8 +3,13 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from .descriptors cimport descriptors_close
-from .linux cimport ENOLCK, calloc, free, memset, mix64, sys_close, sys_interrupt
+from .linux cimport EDEADLK, ENOLCK, calloc, free, memset, mix64, sys_close, sys_interrupt
+from .lock_ranges cimport LockRange, ranges_change, ranges_conflict, ranges_free, ranges_spare
 from .mutex cimport lock, unlock
+
+
+cdef enum:
+    SEARCH_STEPS = 64    # waits that a search for a deadlock looks at
 
 
 cdef inline LockOwner **bucket_of(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
@@ -68,7 +73,44 @@ cdef void owner_release(LockTable *table, LockOwner *owner) noexcept nogil:
     if last:
         sys_close(owner.fd)
         descriptors_close(table.account)
+        ranges_free(owner.ranges)
         free(owner)
+
+
+cdef void owner_locked(LockTable *table, LockOwner *owner, uint64_t start, uint64_t end, uint32_t kind,
+                       uint32_t pid) noexcept nogil:
+    """Notes what the host has locked, or unlocked, for a pinned owner: before the guest hears of it, so that nobody can
+    wait for what is not known here.
+    """
+    cdef LockRange *spare = ranges_spare()
+    lock(&table.lock)
+    spare = ranges_change(&owner.ranges, start, end, kind, spare)
+    owner.pid = pid
+    unlock(&table.lock)
+    ranges_free(spare)
+
+
+cdef uint32_t owner_in_the_way(LockTable *table, uint64_t nodeid, uint64_t owner, uint64_t start, uint64_t end,
+                               uint32_t kind) noexcept nogil:
+    """The process of the guest that has locked what is in another owner's way; 0: it is none of this guest's."""
+    cdef uint32_t pid = 0
+    cdef LockOwner *found
+    cdef int bucket
+    lock(&table.lock)
+    for bucket in range(OWNER_BUCKETS):
+        found = table.owners[bucket]
+        while found != NULL and not pid:
+            if is_in_the_way(found, nodeid, owner, start, end, kind):
+                pid = found.pid
+            found = found.next
+    unlock(&table.lock)
+    return pid
+
+
+cdef inline bint is_in_the_way(const LockOwner *other, uint64_t nodeid, uint64_t owner, uint64_t start, uint64_t end,
+                               uint32_t kind) noexcept nogil:
+    return (other.nodeid == nodeid and other.owner != owner
+            and ranges_conflict(other.ranges, start, end, kind) != NULL)
 
 
 cdef LockOwner *unlink(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
@@ -140,13 +182,57 @@ cdef void owners_drop_all(LockTable *table) noexcept nogil:
 # Waits. A thread that is cancelled just before it goes to sleep would not hear the signal, so whoever cancels sees to
 # it that cancel_again is called until nothing that was cancelled is left.
 
+cdef bint add_waits_of(LockTable *table, uint64_t owner, uint64_t of, LockWait **last) noexcept nogil:
+    """Whether `owner` is the one that the search for a deadlock is about; else its waits are to be searched, too."""
+    cdef LockWait *wait = table.first
+    if owner == of:
+        return True
+    while wait != NULL:
+        if wait.owner == owner and not wait.is_flock and not wait.cancelled and wait.searched != table.searches:
+            wait.searched = table.searches
+            wait.search_next = NULL
+            last[0].search_next = wait
+            last[0] = wait
+        wait = wait.next
+    return False
+
+
+cdef bint would_deadlock(LockTable *table, LockWait *wait) noexcept nogil:
+    """Whether those that the wait is for wait themselves, in the end, for its owner. The table is locked.
+
+    As far as the guest's own owners go: who else has a lock, the host does not tell.
+    """
+    cdef LockWait *at = wait
+    cdef LockWait *last = wait
+    cdef LockOwner *other
+    cdef int bucket
+    cdef int steps = 0
+    table.searches += 1
+    wait.searched = table.searches
+    wait.search_next = NULL
+    while at != NULL and steps < SEARCH_STEPS:
+        for bucket in range(OWNER_BUCKETS):
+            other = table.owners[bucket]
+            while other != NULL:
+                if is_in_the_way(other, at.nodeid, at.owner, at.start, at.end, at.kind) and \
+                        add_waits_of(table, other.owner, wait.owner, &last):
+                    return True
+                other = other.next
+        at = at.search_next
+        steps += 1
+    return False
+
+
 cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
-    """One more wait. 0, or -ENOLCK where there are as many as there may be."""
+    """One more wait. 0; -ENOLCK where there are as many as there may be, -EDEADLK where it would never end."""
     cdef bint full
+    cdef bint deadlock = False
     cdef int i
     lock(&table.lock)
     full = table.waits >= table.limit
-    if not full:
+    if not full and not wait.is_flock:
+        deadlock = would_deadlock(table, wait)
+    if not full and not deadlock:
         table.waits += 1
         wait.tid = 0
         wait.cancelled = 0
@@ -159,6 +245,8 @@ cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
             if table.early[i] == wait.unique:
                 cancel(table, wait)
     unlock(&table.lock)
+    if deadlock:
+        return -EDEADLK
     return -ENOLCK if full else 0
 
 

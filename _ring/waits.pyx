@@ -11,7 +11,7 @@ from .handles cimport handle_release
 from .linux cimport (
     EINTR, ENOMEM, F_OFD_SETLKW, calloc, free, interrupt_allow, pthread_detach, pthread_t, sys_fcntl_lock, sys_flock,
     sys_gettid, thread_name, thread_start)
-from .lock_owners cimport LockTable, owner_release, wait_begins, wait_enter, wait_leave
+from .lock_owners cimport LockTable, owner_locked, owner_release, wait_begins, wait_enter, wait_leave
 from .request cimport Request, reply, reply_error
 
 cdef enum:
@@ -53,6 +53,9 @@ cdef void *wait_main(void *argument) noexcept nogil:
         else:
             error = sys_fcntl_lock(request.wait.fd, F_OFD_SETLKW, &request.wait.lock)
     wait_leave(table, &request.wait)
+    if error == 0 and not request.wait.is_flock:
+        owner_locked(table, request.wait_owner, request.wait.start, request.wait.end, request.wait.kind,
+                     request.wait.pid)
     recollect(engine, request)
     finish(engine, request, error)
     fetch_sub32(&engine.waiting_threads, 1)

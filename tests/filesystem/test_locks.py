@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import random
 from collections.abc import Callable
 
 import pytest
@@ -226,6 +227,103 @@ def test_stopping_the_device_cuts_waits_short(guest: Guest, file: tuple[int, int
         assert error_of(fuse.complete(ticket)) == "EINTR"
     with refused(errno.EAGAIN):
         fuse.setlk(*file, OTHER, WRITE)     # the locks themselves are still there
+
+
+# Who is in the way
+
+def test_getlk_names_the_process_of_the_same_guest(guest: Guest, file: tuple[int, int]) -> None:
+    fuse = guest.fuse
+    fuse.setlk(*file, ONE, WRITE, 0, 99, lock_pid=111)
+    fuse.setlk(*file, OTHER, READ, 200, 299, lock_pid=222)
+    assert fuse.getlk(*file, OTHER, WRITE, 50, 60).pid == 111
+    assert fuse.getlk(*file, ONE, WRITE, 250, END).pid == 222
+    with (guest.share / "file").open("r+b") as host:
+        fcntl.lockf(host, fcntl.LOCK_EX, 10, 500)
+        assert fuse.getlk(*file, ONE, WRITE, 505, 505).pid == 0
+    fuse.setlk(*file, ONE, FREE, 50, 69, lock_pid=111)
+    assert fuse.getlk(*file, OTHER, WRITE, 50, 69).type == FREE
+    assert fuse.getlk(*file, OTHER, WRITE, 69, 70).pid == 111
+
+
+def test_what_an_owner_has_locked_is_known_to_the_byte(guest: Guest, file: tuple[int, int]) -> None:
+    """Compared with what the host says of random locks, which overlap, split and join others."""
+    chosen = random.Random(11)
+    fuse, size = guest.fuse, 40
+    held = {owner: [FREE] * size for owner in (ONE, OTHER)}
+    for _ in range(1500):
+        owner, kind = chosen.choice((ONE, OTHER)), chosen.choice((READ, WRITE, FREE))
+        start, end = sorted((chosen.randrange(size), chosen.randrange(size)))
+        against = held[OTHER if owner == ONE else ONE][start:end + 1]
+        if kind != FREE and any(other == WRITE or (other == READ and kind == WRITE) for other in against):
+            with refused(errno.EAGAIN):
+                fuse.setlk(*file, owner, kind, start, end, lock_pid=owner)
+        else:
+            fuse.setlk(*file, owner, kind, start, end, lock_pid=owner)
+            held[owner][start:end + 1] = [kind] * (end + 1 - start)
+        place = chosen.randrange(size)
+        found = fuse.getlk(*file, OTHER, WRITE, place, place)
+        assert found.type == held[ONE][place]
+        assert found.pid == (ONE if found.type != FREE else 0)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 10])
+def test_a_wait_that_would_never_end_is_refused(guest: Guest, file: tuple[int, int], processes: int) -> None:
+    """Each of some processes waits for the next one; the last would close the circle."""
+    fuse = guest.fuse
+    owners = range(ONE, ONE + processes)
+    for number, owner in enumerate(owners):
+        fuse.setlk(*file, owner, WRITE, number, number)
+    waits = []
+    for number, owner in enumerate(owners[:-1]):
+        waits.append(waiting(fuse, file, owner, WRITE, number + 1, number + 1))
+        guest.daemon.wait_for(lock_waits=number + 1)
+    with refused(errno.EDEADLK):
+        fuse.setlk(*file, owners[-1], WRITE, 0, 0, wait=True)
+    fuse.setlk(*file, owners[-1], FREE, processes - 1, processes - 1)
+    for number, ticket in reversed(list(enumerate(waits))):     # and it goes on, one after the other
+        assert error_of(fuse.complete(ticket)) == ""
+        fuse.setlk(*file, owners[number], FREE)
+    guest.daemon.wait_for(lock_waits=0)
+
+
+def test_two_readers_that_both_want_to_write_do_not_wait_for_each_other(guest: Guest, file: tuple[int, int]) -> None:
+    fuse = guest.fuse
+    fuse.setlk(*file, ONE, READ)
+    fuse.setlk(*file, OTHER, READ)
+    ticket = waiting(fuse, file, ONE)
+    guest.daemon.wait_for(lock_waits=1)
+    with refused(errno.EDEADLK):
+        fuse.setlk(*file, OTHER, WRITE, wait=True)
+    fuse.flush(*file, lock_owner=OTHER)
+    assert error_of(fuse.complete(ticket)) == ""
+
+
+def test_a_wait_is_no_deadlock_as_long_as_somebody_goes_on(guest: Guest, file: tuple[int, int]) -> None:
+    """Waits for an owner that waits for none of them, over two files, and one that was cancelled."""
+    fuse = guest.fuse
+    (guest.share / "second").touch()
+    node = fuse.lookup(ROOT, "second").nodeid
+    second = node, fuse.open(node, os.O_RDWR).fh
+    fuse.setlk(*file, ONE, WRITE)
+    fuse.setlk(*second, OTHER, WRITE)
+    cancelled = waiting(fuse, second, ONE)
+    guest.daemon.wait_for(lock_waits=1)
+    with refused(errno.EDEADLK):
+        fuse.setlk(*file, OTHER, WRITE, wait=True)
+    fuse.interrupt(cancelled.unique)
+    assert error_of(fuse.complete(cancelled)) == "EINTR"
+    tickets = [waiting(fuse, file, owner) for owner in (OTHER, OTHER + 1, OTHER + 2)]
+    guest.daemon.wait_for(lock_waits=3)
+    fuse.flush(*file, lock_owner=ONE)
+    left = list(tickets)
+    while left:
+        done = next((ticket for ticket in left if ticket.used_len is not None), None)
+        if done is None:
+            assert fuse.returned(2)
+            continue
+        assert error_of(fuse.reply(done)) == ""
+        left.remove(done)
+        fuse.flush(*file, lock_owner=OTHER + tickets.index(done))
 
 
 # Very many waits

@@ -64,14 +64,11 @@ def runs() -> list[Run]:
 
 
 FEW = "a guest may not have that many files open at once: the daemon has 300 descriptors"
-FORGOTTEN = "with no time-out the guest forgets at once, and without --nfs-export the daemon does so, too"
 OF_LINKS = "a symbolic link has no attribute that could hold its fake owner"
 KNOWN: Mapping[tuple[str, str], str] = {
     ("nameless", "folders_can_be_deep"): FEW,
     ("nameless", "a_thousand_files_open_at_once"): FEW,
     ("writeback", "holes_can_be_sought"): "the guest does not say what it has yet to write, so nothing is a hole to it",
-    ("never", "files_can_be_opened_by_handle"): FORGOTTEN,
-    ("locks", "files_can_be_opened_by_handle"): FORGOTTEN,
     ("faked", "chown_changes_owner_and_group_one_by_one"): OF_LINKS,
     ("faked", "a_set_gid_folder_hands_its_group_down"): OF_LINKS,
     ("faked", "members_of_a_group_share_a_set_gid_folder"): OF_LINKS,

@@ -12,7 +12,7 @@ LAYERS = {
     "rings": "virtqueue",
     "chains": "chain",
     "tables": "freshness handles inode_cache inode_index inode_lifetime inode_slots inode_table inodes kept "
-              "lock_owners slowness",
+              "lock_owners lock_ranges slowness",
     "requests": "request",
     "the share": "share share_settings",
     "callers and entries": "caller entries extensions opened override",

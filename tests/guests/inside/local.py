@@ -1,5 +1,6 @@
 """What POSIX and Linux promise about what a guest does itself: FIFOs, sockets, devices, and its processes' locks."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -8,6 +9,7 @@ import select
 import signal
 import socket
 import stat
+import struct
 import time
 
 import linux
@@ -86,9 +88,10 @@ def files_can_be_opened_by_handle() -> None:
     handle = ctypes.create_string_buffer(136)
     handle[:4] = (128).to_bytes(4, "little")
     mount = ctypes.c_int()
-    linux.call("name_to_handle_at", linux.AT_FDCWD, b"folder/file", handle, ctypes.byref(mount), 0)
     with opened(".", os.O_RDONLY | os.O_DIRECTORY) as here:
-        file = linux.call("open_by_handle_at", here, handle, os.O_RDONLY)
+        with opened("folder/file"):     # what a guest does not know it forgets, and without --nfs-export for good
+            linux.call("name_to_handle_at", linux.AT_FDCWD, b"folder/file", handle, ctypes.byref(mount), 0)
+            file = linux.call("open_by_handle_at", here, handle, os.O_RDONLY)
         assert os.read(file, 10) == b"text"
         os.close(file)
         os.unlink("folder/file")
@@ -144,6 +147,68 @@ def a_waiting_lock_is_granted_when_its_holder_is_killed() -> None:
         os.kill(holder, signal.SIGKILL)
         os.waitpid(holder, 0)
         done(waiter)
+
+
+def a_wait_for_a_lock_that_would_never_end_is_refused() -> None:
+    """Two processes have what the other wants: one of them is told."""
+    write("file", bytes(100))
+    ready, holding = os.pipe()
+
+    def hold(mine: int, wanted: int) -> None:
+        with opened("file") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, mine)
+            os.write(holding, b"x")
+            time.sleep(1)
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX, 1, wanted)
+            except OSError as error:
+                assert error.errno == errno.EDEADLK, error
+                os.write(holding, b"deadlock")
+
+    processes = [child(lambda: hold(1, 2)), child(lambda: hold(2, 1))]
+    done(*processes)
+    os.close(holding)
+    assert os.read(ready, 100) == b"xxdeadlock"
+
+
+def who_has_a_lock_is_told() -> None:
+    write("file", bytes(100))
+    flock = struct.Struct("hhqqi4x")
+    ready, holding = os.pipe()
+
+    def hold() -> None:
+        with opened("file") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH, 10, 20)
+            os.write(holding, b"x")
+            time.sleep(600)
+
+    holder = child(hold)
+    os.read(ready, 1)
+    with opened("file") as file:
+        asked = fcntl.fcntl(file, fcntl.F_GETLK, flock.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    assert flock.unpack(asked) == (fcntl.F_RDLCK, os.SEEK_SET, 20, 10, holder)
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+
+
+def the_locks_of_an_open_file_description_end_with_it() -> None:
+    write("file", bytes(100))
+    flock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 10, 0)
+    first, second = os.open("file", os.O_RDWR), os.open("file", os.O_RDWR)
+    copy = os.dup(first)
+    fcntl.fcntl(first, fcntl.F_OFD_SETLK, flock)
+    os.close(first)
+    with fails(errno.EAGAIN):
+        fcntl.fcntl(second, fcntl.F_OFD_SETLK, flock)
+    os.close(copy)
+    for _ in range(100):    # a close is not waited for in a share
+        with contextlib.suppress(BlockingIOError):
+            fcntl.fcntl(second, fcntl.F_OFD_SETLK, flock)
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("the lock is still there")
+    os.close(second)
 
 
 def counters_under_a_lock_lose_nothing() -> None:
