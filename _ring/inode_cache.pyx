@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .atomics cimport (
     compare_exchange64, fetch_add32, fetch_add64, fetch_sub32, fetch_sub64, load_acquire32, load_acquire64,
-    load_relaxed32, load_relaxed64, store_release32)
+    load_relaxed32, store_release32)
 from .descriptors cimport descriptors_over_budget
 from .freshness cimport settles_in
 from .inode_lifetime cimport cache_insert, cache_remove, inode_release
@@ -96,7 +96,7 @@ cdef int mount_how(InodeTable *table, uint32_t number, int fd, uint32_t kind) no
     """How files of the mount are found again once their descriptor is closed: tried out with the first of them."""
     cdef Mount *mount = table.mounts + number
     cdef linux_file_handle handle
-    cdef int how = <int> load_relaxed32(&mount.how)
+    cdef int how = <int> load_acquire32(&mount.how)   # acquire: the mount's owner and descriptor are there, too
     cdef int through
     if how != MOUNT_UNKNOWN:
         return how
@@ -376,19 +376,25 @@ cdef bint can_rest(InodeTable *table, Inode *inode, bint opens_counted) noexcept
 
 cdef Inode *claim_last(InodeTable *table, Shard *shard) noexcept nogil:
     """Claims the least recently used inode of the shard: out of the list, pinned and marked EVICTING. NULL: there is
-    none, or it gets a second chance since it was used. The shard is locked.
+    none, or it gets a second chance since it was used; so does one that is `recent` when it is claimed. The shard is
+    locked.
     """
     cdef Inode *inode
     cdef uint64_t state
+    cdef uint32_t children
     if shard.lru_last == NONE:
         return NULL
     inode = at_slot(table, shard.lru_last)
     cache_remove(table, shard, inode)
-    state = load_relaxed64(&inode.state)
-    # What is pinned now, but by its children, is used now.
+    # What is pinned now, but by its children, is used now. Acquire: their number is read after the pins; the other way
+    # round, a child that goes in between would hide a request's pin.
+    state = load_acquire64(&inode.state)
+    children = load_relaxed32(&inode.children)
     if not inode.recent and not inode.flags & INODE_KEEP and state & PINS and \
-            state & PINS == load_relaxed32(&inode.children) + <uint64_t> is_guests(inode) and \
+            state & PINS == children + <uint64_t> is_guests(inode) and \
             compare_exchange64(&inode.state, &state, (state | EVICTING) + 1):
+        if load_acquire32(&inode.children) != children:
+            inode.recent = 1   # a request has come for a child that went: claimed, but not to be closed
         return inode
     inode.recent = 0
     cache_insert(table, shard, inode)
@@ -425,7 +431,7 @@ cdef bint evict_one(InodeTable *table, Shard *shard, bint *settles) noexcept nog
     unlock(&shard.lock)
     if inode == NULL:
         return False
-    how = can_reopen(table, inode)
+    how = can_reopen(table, inode) if not inode.recent else STAYS
     if how == SETTLES:
         settles[0] = True
     return settle(table, shard, inode, how == CLOSES)
@@ -448,7 +454,7 @@ cdef void close_idle(InodeTable *table, Shard *shard, bint opens_counted) noexce
         inode = claim_last(table, shard)
         unlock(&shard.lock)
         if inode != NULL:
-            settle(table, shard, inode, can_rest(table, inode, opens_counted))
+            settle(table, shard, inode, not inode.recent and can_rest(table, inode, opens_counted))
 
 
 cdef void inodes_close_idle(InodeTable *table, bint opens_counted) noexcept nogil:

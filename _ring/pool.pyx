@@ -6,7 +6,7 @@ Threads above one that have had nothing to do for a while end; an idle pool is o
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport load_relaxed32
+from .atomics cimport fence_full, load_relaxed32
 from .engine cimport Engine
 from .linux cimport ETIMEDOUT, sys_futex_wait, sys_futex_wake
 from .mutex cimport lock, unlock
@@ -63,6 +63,8 @@ cdef void pool_offer(Pool *pool, Role *role) noexcept nogil:
 cdef void pool_nudge(Pool *pool) noexcept nogil:
     """There are descriptors to close, or waits that were cancelled."""
     cdef bint wake
+    # Full: what is to be done must be visible before the word is read; who takes the chores does the reverse.
+    fence_full()
     if load_relaxed32(&pool.chores):
         return
     lock(&pool.lock)

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport compare_exchange32, exchange32, load_relaxed32, store_release32
+from .atomics cimport compare_exchange32, exchange32, fence_full, load_relaxed32, store_release32
 from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, notify, post_event, signal
 from .fuse_abi cimport FUSE_NO_OPEN_SUPPORT
 from .inode_cache cimport inodes_close_idle
@@ -68,6 +68,8 @@ cdef void run_request(Thread *thread, Request *request) noexcept nogil:
 cdef void do_chores(Share *share) noexcept nogil:
     cdef uint32_t pause = 0
     cdef uint32_t due = IDLE_CLOSING_DUE
+    # Full: pool.chores was cleared before this is read, or pool_nudge() could take it for yet to be seen.
+    fence_full()
     if load_relaxed32(&share.inodes.to_close):
         inodes_close_pending(&share.inodes)
     if load_relaxed32(&share.kept.round_due) and exchange32(&share.kept.round_due, 0):

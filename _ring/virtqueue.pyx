@@ -85,8 +85,10 @@ cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept 
     """Returns a chain with `written` bytes in its device-writable part, and publishes it. Any thread."""
     cdef virtio_used_elem *element
     lock(&queue.used_lock)
+    # Counted before it is published: the driver may send its next chain at once, and ring_next() counts both.
+    store_release64(&queue.pushed, queue.pushed + 1)
     if queue.placed and not queue.error:
-        invariant(head < queue.size and queue.pushed < load_relaxed64(&queue.popped),
+        invariant(head < queue.size and queue.pushed <= load_relaxed64(&queue.popped),
                   "a returned chain was taken from its queue")
         element = queue.used_ring + (queue.next_used & (queue.size - 1))
         element.id = le32(head)
@@ -94,7 +96,6 @@ cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept 
         queue.next_used += 1
         # Release: the entry, and all that was written into the chain, before the index that publishes it.
         store_release16(queue.used + 1, le16(queue.next_used))
-    store_release64(&queue.pushed, queue.pushed + 1)
     unlock(&queue.used_lock)
 
 

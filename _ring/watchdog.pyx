@@ -9,7 +9,8 @@ It also knows when it is time to close descriptors and files that the guest does
 
 from libc.stdint cimport int64_t, uint32_t
 
-from .atomics cimport compare_exchange32, fetch_add32, load_acquire32, load_pointer, load_relaxed32, store_release32
+from .atomics cimport (
+    compare_exchange32, fence_full, fetch_add32, load_acquire32, load_pointer, load_relaxed32, store_release32)
 from .engine cimport Engine, notify
 from .inode_table cimport IDLE_CLOSING_DUE, IDLE_CLOSING_NONE, InodeTable
 from .linux cimport clock_ns, pthread_join, sys_futex_wait, sys_futex_wake, thread_runnable, thread_name, thread_start
@@ -127,6 +128,7 @@ cdef void *watchdog_main(void *argument) noexcept nogil:
             if not look(watchdog):
                 # Whoever wakes after this arms it anew; whoever woke before is seen by the second look.
                 store_release32(armed, 0)
+                fence_full()
                 if not look(watchdog):
                     break
                 store_release32(armed, 1)

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
-from .atomics cimport exchange32, load_relaxed32
+from .atomics cimport exchange32, fence_full, load_relaxed32
 from .linux cimport sys_futex_wake
 
 # Written by the thread that leads the worker.
@@ -18,5 +18,7 @@ cdef struct Watched:
 
 cdef inline void watchdog_arm(uint32_t *armed) noexcept nogil:
     """A worker has something to do. The watchdog sleeps without a time-out while none has."""
+    # Full: what the caller has just said must be visible before the word is read; the watchdog does the reverse.
+    fence_full()
     if not load_relaxed32(armed) and exchange32(armed, 1) == 0:
         sys_futex_wake(armed, 1)
