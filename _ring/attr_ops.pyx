@@ -13,9 +13,9 @@ from .fuse_abi cimport (
 from .handles cimport Handle, handle_acquire, handle_release
 from .ids cimport ID_NONE, id_translate
 from .inode_cache cimport inode_fd
-from .inode_lifetime cimport inode_acquire, inode_release
+from .inode_lifetime cimport inode_acquire, inode_gone, inode_release
 from .inode_table cimport INODE_ROOT, Inode
-from .inodes cimport inode_forget, inode_lose
+from .inodes cimport inode_forget
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, EACCES, EBADF, EINVAL, EISDIR, ENOENT,
     EOPNOTSUPP, ESTALE, O_NOFOLLOW, O_PATH, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, STATX_BASIC_STATS,
@@ -100,7 +100,7 @@ cdef int op_lookup(Context *ctx, Request *request) noexcept nogil:
         error = fd
     elif check_name(name) == 0:
         error = lookup_name(ctx, parent, fd, name, &out)
-    elif is_dot(name):   # so a guest opens a file by its handle
+    elif is_dot(name):
         error = enter_file(ctx, fd, NULL, NULL, &out)
         if error == 0 and out.attr.nlink == 0:
             # Locally it would be gone; a FORGET may be under way.
@@ -111,7 +111,7 @@ cdef int op_lookup(Context *ctx, Request *request) noexcept nogil:
     else:
         error = -EINVAL
     if error == -ESTALE and (fd < 0 or is_dot(name)):
-        inode_lose(&ctx.share.inodes, parent)
+        inode_gone(&ctx.share.inodes, parent)   # asked for by a file handle of the guest's, and there is none
     inode_release(&ctx.share.inodes, parent)
     if error == -ENOENT and ctx.share.options.negative_timeout:
         # A nodeid of 0 is an ENOENT that the guest may keep for a while.

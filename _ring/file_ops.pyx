@@ -303,14 +303,15 @@ cdef int op_read(Context *ctx, Request *request) noexcept nogil:
     if handle == NULL:
         return error
     chain_trim_writable(&request.chain, size)
-    if ctx.may_sleep or ctx.share.inodes.mounts[handle.mount].no_nowait:
+    if wants_no_direct(ctx, handle, args.flags, False):
+        got = -EAGAIN if not ctx.may_sleep else transfer_buffered(
+            ctx, request, request.chain.iov + request.chain.write_first,
+            request.chain.write_end - request.chain.write_first, size, offset, False)
+    elif ctx.may_sleep or ctx.share.inodes.mounts[handle.mount].no_nowait:
         got = transfer(handle.fd, request.chain.iov + request.chain.write_first,
                        request.chain.write_end - request.chain.write_first, size, offset, False)
     else:
         got = read_cached(ctx, request, handle, size, offset)
-    if got == -EINVAL and wants_no_direct(ctx, handle, args.flags, False):
-        got = transfer_buffered(ctx, request, request.chain.iov + request.chain.write_first,
-                                request.chain.write_end - request.chain.write_first, size, offset, False)
     handle_release(&ctx.share.handles, handle)
     if got == -EAGAIN and not ctx.may_sleep:
         return WOULD_SLEEP
@@ -334,11 +335,12 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     chain_trim_readable(&request.chain, args.size)
     keep_suid(ctx, not args.write_flags & FUSE_WRITE_KILL_SUIDGID)
     joined = join_group(ctx, handle.fd)
-    written = transfer(handle.fd, request.chain.iov + request.chain.read_first,
-                       request.chain.read_end - request.chain.read_first, args.size, args.offset, True)
-    if written == -EINVAL and wants_no_direct(ctx, handle, args.flags, args.write_flags & FUSE_WRITE_CACHE):
+    if wants_no_direct(ctx, handle, args.flags, args.write_flags & FUSE_WRITE_CACHE):
         written = transfer_buffered(ctx, request, request.chain.iov + request.chain.read_first,
                                     request.chain.read_end - request.chain.read_first, args.size, args.offset, True)
+    else:
+        written = transfer(handle.fd, request.chain.iov + request.chain.read_first,
+                           request.chain.read_end - request.chain.read_first, args.size, args.offset, True)
     if joined:
         leave_group(ctx)
     if written > 0:

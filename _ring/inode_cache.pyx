@@ -7,7 +7,7 @@ from .atomics cimport (
     load_relaxed32, store_release32)
 from .descriptors cimport descriptors_over_budget
 from .freshness cimport settles_in
-from .inode_lifetime cimport cache_insert, cache_remove, inode_release
+from .inode_lifetime cimport cache_insert, cache_remove, inode_lose, inode_release
 from .inode_table cimport (
     EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE,
     PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
@@ -31,6 +31,7 @@ cdef enum Closable:
     STAYS                       # nothing could find the file again, now at least
     SETTLES                     # it may be closed in a moment
     CLOSES
+    GONE                        # the guest has forgotten it, and there is nothing to come back to
 
 cdef int64_t SETTLING_NS = 2500000000
 cdef int64_t SETTLING_LOOK_NS = 5000000
@@ -295,8 +296,9 @@ cdef void make_room(InodeTable *table) noexcept nogil:
     cdef uint32_t pause = 0
     cdef int looks = 0
     cdef bint settles = False
+    # Half the reserve may be used meanwhile: by what is open, which nothing can be done about.
     while over and evict(table, over if over < EVICT_TRIES else EVICT_TRIES, &settles) == 0 and settles and \
-            looks * SETTLING_LOOK_NS < SETTLING_NS:
+            over > table.account.reserve / 2 and looks * SETTLING_LOOK_NS < SETTLING_NS:
         sys_futex_wait(&pause, 0, SETTLING_LOOK_NS)
         settles = False
         looks += 1
@@ -336,10 +338,14 @@ cdef Closable found_by_name(InodeTable *table, Inode *inode, const linux_statx *
 cdef bint learn_handle(InodeTable *table, Inode *inode) noexcept nogil:
     """Keeps the file's handle in the record of an inode that is EVICTING. False: it has none."""
     cdef linux_file_handle handle
+    cdef Shard *shard
     if inode.handle_size:
         return True
     if file_handle(inode.fd, &handle) < 0:
+        shard = shard_of(table, key_hash(inode.mount, inode.ino))
+        lock(&shard.lock)
         inode.flags |= INODE_KEEP
+        unlock(&shard.lock)
         return False
     inode.handle_type = <uint8_t> handle.handle_type
     inode.handle_size = <uint8_t> handle.handle_bytes
@@ -354,64 +360,74 @@ cdef Closable can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
     """
     cdef linux_statx stat
     # A file without a name lives by its descriptors alone.
-    if sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat) < 0 or stat.stx_nlink == 0:
+    if sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat) < 0:
         return STAYS
+    if stat.stx_nlink == 0:
+        return GONE if inode.flags & INODE_REMEMBERED else STAYS
     if mount_how(table, inode.mount, inode.fd, inode.kind) != MOUNT_HANDLES:
         return found_by_name(table, inode, &stat)
     return CLOSES if learn_handle(table, inode) else STAYS
 
 
-cdef bint can_rest(InodeTable *table, Inode *inode, bint opens_counted) noexcept nogil:
+cdef Closable can_rest(InodeTable *table, Inode *inode, bint opens_counted) noexcept nogil:
     """Whether the descriptor of an inode that was not used lately need not stay open: the file has a handle.
 
     That of a regular file that somebody has unlinked is all that keeps its data on the disk, where the guest has not
     opened it: nobody will ask for it. `opens_counted`: the guest says what it opens. The inode is EVICTING.
     """
     cdef linux_statx stat
-    if mount_how(table, inode.mount, inode.fd, inode.kind) != MOUNT_HANDLES or not learn_handle(table, inode) or \
+    cdef bint remembered = (inode.flags & INODE_REMEMBERED) != 0
+    cdef bint by_handle = mount_how(table, inode.mount, inode.fd, inode.kind) == MOUNT_HANDLES and \
+        learn_handle(table, inode)
+    if not by_handle and not remembered or \
             sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat) < 0:
-        return False
-    return stat.stx_nlink > 0 or (inode.kind == S_IFREG and opens_counted and not load_relaxed32(&inode.opens))
+        return STAYS
+    if stat.stx_nlink == 0 and remembered:
+        return GONE
+    if by_handle and (stat.stx_nlink > 0 or (inode.kind == S_IFREG and opens_counted
+                                             and not load_relaxed32(&inode.opens))):
+        return CLOSES
+    return STAYS
 
 
 cdef Inode *claim_last(InodeTable *table, Shard *shard) noexcept nogil:
     """Claims the least recently used inode of the shard: out of the list, pinned and marked EVICTING. NULL: there is
-    none, or it gets a second chance since it was used; so does one that is `recent` when it is claimed. The shard is
-    locked.
+    none, or it gets a second chance since it was used. The shard is locked.
     """
     cdef Inode *inode
     cdef uint64_t state
-    cdef uint32_t children
     if shard.lru_last == NONE:
         return NULL
     inode = at_slot(table, shard.lru_last)
     cache_remove(table, shard, inode)
-    # What is pinned now, but by its children, is used now. Acquire: their number is read after the pins; the other way
-    # round, a child that goes in between would hide a request's pin.
+    # What is pinned now, but by its children, is used now. Their number does not change meanwhile: the shard is locked.
     state = load_acquire64(&inode.state)
-    children = load_relaxed32(&inode.children)
     if not inode.recent and not inode.flags & INODE_KEEP and state & PINS and \
-            state & PINS == children + <uint64_t> is_guests(inode) and \
+            state & PINS == load_relaxed32(&inode.children) + <uint64_t> is_guests(inode) and \
             compare_exchange64(&inode.state, &state, (state | EVICTING) + 1):
-        if load_acquire32(&inode.children) != children:
-            inode.recent = 1   # a request has come for a child that went: claimed, but not to be closed
         return inode
     inode.recent = 0
     cache_insert(table, shard, inode)
     return NULL
 
 
-cdef bint settle(InodeTable *table, Shard *shard, Inode *inode, bint closes) noexcept nogil:
+cdef bint settle(InodeTable *table, Shard *shard, Inode *inode, Closable how) noexcept nogil:
     """Closes the descriptor of a claimed inode, or puts it back. Whether it was closed."""
     cdef int fd = -1
+    cdef bint lost = False
     lock(&shard.lock)
-    if closes:
+    if how == GONE:
+        # Not where the guest has come back meanwhile.
+        lost = inode.flags & INODE_REMEMBERED and inode_lose(table, shard, inode)
+    if how == CLOSES or lost:
         fd = inode.fd
         store_fd(inode, -1)
     else:
         cache_insert(table, shard, inode)
     unlock(&shard.lock)
     fetch_sub64(&inode.state, EVICTING)
+    if lost:
+        inode_release(table, inode)
     inode_release(table, inode)
     if fd < 0:
         return False
@@ -431,10 +447,10 @@ cdef bint evict_one(InodeTable *table, Shard *shard, bint *settles) noexcept nog
     unlock(&shard.lock)
     if inode == NULL:
         return False
-    how = can_reopen(table, inode) if not inode.recent else STAYS
+    how = can_reopen(table, inode)
     if how == SETTLES:
         settles[0] = True
-    return settle(table, shard, inode, how == CLOSES)
+    return settle(table, shard, inode, how)
 
 
 cdef void close_idle(InodeTable *table, Shard *shard, bint opens_counted) noexcept nogil:
@@ -454,7 +470,7 @@ cdef void close_idle(InodeTable *table, Shard *shard, bint opens_counted) noexce
         inode = claim_last(table, shard)
         unlock(&shard.lock)
         if inode != NULL:
-            settle(table, shard, inode, not inode.recent and can_rest(table, inode, opens_counted))
+            settle(table, shard, inode, can_rest(table, inode, opens_counted))
 
 
 cdef void inodes_close_idle(InodeTable *table, bint opens_counted) noexcept nogil:

@@ -9,4 +9,9 @@ cdef void cache_insert(InodeTable *table, Shard *shard, Inode *inode) noexcept n
 cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
 cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil
 cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil
+cdef void inode_add_child(InodeTable *table, Inode *parent) noexcept nogil
+cdef void inode_drop_child(InodeTable *table, Inode *parent) noexcept nogil
+cdef void inode_recall(InodeTable *table, Inode *inode) noexcept nogil
+cdef bint inode_lose(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
+cdef void inode_gone(InodeTable *table, Inode *inode) noexcept nogil
 cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil

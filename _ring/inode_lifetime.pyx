@@ -3,11 +3,12 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    compare_exchange32, compare_exchange64, exchange32, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32,
-    load_acquire64, load_relaxed32)
+    compare_exchange32, compare_exchange64, exchange32, fetch_add32, fetch_add64, fetch_sub32, fetch_sub64,
+    load_acquire32, load_acquire64, load_relaxed32)
+from .inode_index cimport index_remove
 from .inode_slots cimport free_slot
 from .inode_table cimport (
-    CHUNK_BITS, EVICTING, INODE_CACHED, NONE, PINS, Inode, InodeTable, Shard, at_slot, inode_nodeid,
+    CHUNK_BITS, EVICTING, INODE_CACHED, INODE_REMEMBERED, NONE, PINS, Inode, InodeTable, Shard, at_slot, inode_nodeid,
     key_hash, shard_of)
 from .invariants cimport invariant
 from .kept cimport kept_forget, kept_has
@@ -17,6 +18,7 @@ from .names cimport name_drop
 
 cdef enum:
     TOGETHER = 256       # descriptors that are closed in one go
+    AT_ONCE = 4096       # inodes, or what is in the list already
 
 
 # The cached descriptors of a shard, most recent first. The shard is locked.
@@ -94,6 +96,33 @@ cdef void let_go(InodeTable *table, Inode *inode) noexcept nogil:
             return
 
 
+# Children are counted twice, as such and as pins; both change under the lock by which an inode is claimed for eviction.
+
+cdef void inode_add_child(InodeTable *table, Inode *parent) noexcept nogil:
+    """One more inode that is found in the directory by its name."""
+    cdef Shard *shard = shard_of(table, key_hash(parent.mount, parent.ino))
+    lock(&shard.lock)
+    fetch_add64(&parent.state, 1)
+    fetch_add32(&parent.children, 1)
+    unlock(&shard.lock)
+
+
+cdef bint drop_child(InodeTable *table, Inode *parent) noexcept nogil:
+    """One less. Whether that was the last pin."""
+    cdef Shard *shard = shard_of(table, key_hash(parent.mount, parent.ino))
+    cdef bint last
+    lock(&shard.lock)
+    fetch_sub32(&parent.children, 1)
+    last = fetch_sub64(&parent.state, 1) & PINS == 1
+    unlock(&shard.lock)
+    return last
+
+
+cdef void inode_drop_child(InodeTable *table, Inode *parent) noexcept nogil:
+    if drop_child(table, parent):
+        let_go(table, parent)
+
+
 cdef void discard(InodeTable *table, Inode *inode) noexcept nogil:
     """Frees the slot of an inode that has no descriptor, and those of parents that were only kept for it."""
     cdef Inode *parent
@@ -101,15 +130,47 @@ cdef void discard(InodeTable *table, Inode *inode) noexcept nogil:
         name_drop(&table.names, inode.name)
         parent = at_slot(table, inode.parent) if inode.parent != NONE else NULL
         free_slot(table, inode)
-        if parent == NULL:
-            return
-        fetch_sub32(&parent.children, 1)
-        if fetch_sub64(&parent.state, 1) & PINS != 1:
+        if parent == NULL or not drop_child(table, parent):
             return
         if parent.fd >= 0 or parent.flags & INODE_CACHED:
             let_go(table, parent)
             return
         inode = parent
+
+
+# What the guest has forgotten, and may come back to (--nfs-export).
+
+cdef void inode_recall(InodeTable *table, Inode *inode) noexcept nogil:
+    """The guest has a reference again. The inode's shard is locked."""
+    if inode.flags & INODE_REMEMBERED:
+        inode.flags &= <uint8_t> ~INODE_REMEMBERED
+        fetch_sub32(&table.remembered, 1)
+        fetch_add32(&table.known, 1)
+
+
+cdef bint inode_lose(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
+    """The inode is not found by its number any more, and not remembered either: its file is gone. The shard is locked.
+    True: the pin that kept it is to be released.
+    """
+    index_remove(table, shard, inode)
+    if not inode.flags & INODE_REMEMBERED:
+        return False
+    inode.flags &= <uint8_t> ~INODE_REMEMBERED
+    fetch_sub32(&table.remembered, 1)
+    if not load_relaxed32(&inode.children):
+        cache_remove(table, shard, inode)
+    return True
+
+
+cdef void inode_gone(InodeTable *table, Inode *inode) noexcept nogil:
+    """The file of a pinned inode turns out to be gone: it is not remembered any more, nor will it be."""
+    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+    cdef bint lost
+    lock(&shard.lock)
+    lost = inode_lose(table, shard, inode)
+    unlock(&shard.lock)
+    if lost:
+        inode_release(table, inode)
 
 
 cdef void close_together(const int *fds, uint32_t count) noexcept nogil:
@@ -143,7 +204,10 @@ cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil:
         inodes = 0
         while count < TOGETHER:
             if slot == NONE:
-                # With the last file of a folder the folder itself may go: it is in the list then.
+                # With the last file of a folder the folder itself may go: it is in the list then. Others may add to it
+                # without end.
+                if closed + inodes >= AT_ONCE:
+                    break
                 slot = exchange32(&table.to_close, NONE)
                 if slot == NONE:
                     break

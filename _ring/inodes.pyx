@@ -6,20 +6,21 @@ from .atomics cimport (
     compare_exchange64, fetch_add32, fetch_add64, fetch_sub32, load_acquire32, load_acquire64, load_relaxed32,
     store_release32, store_release64)
 from .descriptors cimport Descriptors
-from .inode_cache cimport file_handle, inode_fd, make_room, mount_how, same_birth
+from .inode_cache cimport file_handle, make_room, mount_how, same_birth
 from .inode_index cimport index_find, index_insert, index_remove
-from .inode_lifetime cimport cache_insert, cache_remove, inode_acquire, inode_release
+from .inode_lifetime cimport (
+    cache_insert, cache_remove, inode_acquire, inode_add_child, inode_drop_child, inode_lose, inode_recall,
+    inode_release)
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
     CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_INDEXED, INODE_KEEP,
-    INODE_REMEMBERED, INODE_ROOT, MOUNT_HANDLES,
-    MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid,
-    key_hash, shard_of, store_fd)
+    INODE_REMEMBERED, INODE_ROOT, MOUNT_HANDLES, MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode,
+    InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash, shard_of, store_fd)
 from .kept cimport KeptFiles
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_FORCE_SYNC, ENOMEM, EOVERFLOW, OWNER_ELSEWHERE, MAP_ANONYMOUS, MAP_FAILED,
     MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR, S_IFMT,
-    calloc, free, linux_file_handle, linux_statx, memcmp, memset, mmap, munmap, sys_close, sys_statx)
+    calloc, free, linux_file_handle, linux_statx, memcmp, memset, mmap, munmap, sched_yield, sys_close, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport name_drop, name_equals, name_keep, names_create, names_destroy
 
@@ -146,48 +147,14 @@ cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil:
     return i
 
 
-cdef void recall(InodeTable *table, Inode *inode) noexcept nogil:
-    """The guest has come back to the inode. Its shard is locked."""
-    if inode.flags & INODE_REMEMBERED:
-        inode.flags &= <uint8_t> ~INODE_REMEMBERED
-        fetch_sub32(&table.remembered, 1)
-        fetch_add32(&table.known, 1)
-
-
-cdef Inode *lose(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
-    """Its number does not stand for the inode any more. The shard is locked. Returns the inode if it was remembered,
-    which ends with that: it is to be released.
-    """
-    index_remove(table, shard, inode)
-    if not inode.flags & INODE_REMEMBERED:
-        return NULL
-    inode.flags &= <uint8_t> ~INODE_REMEMBERED
-    fetch_sub32(&table.remembered, 1)
-    if not load_relaxed32(&inode.children):
-        cache_remove(table, shard, inode)
-    return inode
-
-
-cdef void inode_lose(InodeTable *table, Inode *inode) noexcept nogil:
-    """The file of a pinned inode is gone: it need not be remembered."""
-    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
-    cdef Inode *lost = NULL
-    lock(&shard.lock)
-    if inode.flags & INODE_REMEMBERED:
-        lost = lose(table, shard, inode)
-    unlock(&shard.lock)
-    if lost != NULL:
-        inode_release(table, lost)
-
-
 cdef void drop_if_gone(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil:
     """Sees to it that the number does not stand for a file that is gone, where a descriptor does not do so. May sleep.
 
     The guest's node stays, for what it has open; only this number finds it no more.
     """
     cdef Inode *inode = inode_find(table, mount, ino)
-    cdef Inode *lost = NULL
     cdef Shard *shard
+    cdef bint lost
     cdef linux_statx stat
     if inode == NULL:
         return
@@ -196,10 +163,10 @@ cdef void drop_if_gone(InodeTable *table, uint32_t mount, uint64_t ino) noexcept
             or stat.stx_nlink == 0 or stat.stx_ino != ino):
         shard = shard_of(table, key_hash(mount, ino))
         lock(&shard.lock)
-        lost = lose(table, shard, inode)
+        lost = inode_lose(table, shard, inode)
         unlock(&shard.lock)
-        if lost != NULL:
-            inode_release(table, lost)
+        if lost:
+            inode_release(table, inode)
     inode_release(table, inode)
 
 
@@ -214,7 +181,7 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
     lock(&shard.lock)
     inode = index_find(table, shard, hash, mount, ino)
     if inode != NULL and inode.fd >= 0 and inode.kind == kind:
-        recall(table, inode)
+        inode_recall(table, inode)
         inode.lookups += 1
         if not inode.recent:
             inode.recent = 1
@@ -250,7 +217,7 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
         if inode.fd >= 0:
             # The descriptor pins the number, unless the file system gives one number to several files.
             if inode.kind != stat.stx_mode & S_IFMT:
-                lost = lose(table, shard, inode)
+                lost = inode if inode_lose(table, shard, inode) else NULL
                 inode = NULL
             break
         # Evicted: the same number may be another file by now. Its handle tells, which is not asked for under the lock.
@@ -269,7 +236,7 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
             store_fd(inode, fd)
             cache_insert(table, shard, inode)
         else:
-            lost = lose(table, shard, inode)
+            lost = inode if inode_lose(table, shard, inode) else NULL
             inode = NULL
         break
     if inode == NULL:
@@ -291,7 +258,7 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     elif inode.fd != fd:
         spare = True
     known[0] = spare
-    recall(table, inode)
+    inode_recall(table, inode)
     inode.lookups += 1
     inode.recent = 1
     nodeid[0] = inode_nodeid(inode)
@@ -304,6 +271,9 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
         sys_close(fd)
         fetch_sub32(&table.account.cached, 1)
     if by_name:
+        # Who evicts an inode waits for its parent, which therefore stays the same meanwhile.
+        while load_acquire64(&inode.state) & EVICTING:
+            sched_yield()
         if parent != NULL:
             inode_seen_at(table, inode, parent, name)
         inode_release(table, inode)
@@ -312,17 +282,23 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
 
 
 cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil:
-    """The known inode of this number, pinned; NULL: there is none, or it is being evicted just now."""
+    """The known inode of this number, pinned; NULL: there is none."""
     cdef uint64_t hash = key_hash(mount, ino)
     cdef Shard *shard = shard_of(table, hash)
     cdef Inode *inode
     cdef uint64_t state
     lock(&shard.lock)
-    inode = index_find(table, shard, hash, mount, ino)
-    if inode != NULL:
+    while True:
+        inode = index_find(table, shard, hash, mount, ino)
+        if inode == NULL:
+            break
         state = load_acquire64(&inode.state)
-        if state & EVICTING or not compare_exchange64(&inode.state, &state, state + 1):
-            inode = NULL
+        if state & EVICTING:
+            unlock(&shard.lock)
+            sched_yield()
+            lock(&shard.lock)
+        elif compare_exchange64(&inode.state, &state, state + 1):
+            break
     unlock(&shard.lock)
     return inode
 
@@ -339,8 +315,7 @@ cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const ch
     """Remembers where the file is, by which it is found again where there are no handles. Both are pinned."""
     cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
     cdef uint32_t kept, old_name
-    cdef uint32_t old_parent = NONE
-    cdef Inode *old
+    cdef Inode *other = NULL     # the parent that has one child too many in the end
     cdef bint known
     if inode.flags & INODE_ROOT:
         return
@@ -350,40 +325,37 @@ cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const ch
     if known:
         return  # as nearly always: the lock of all is for those that are not where they were
     lock(&table.tree_lock)
+    if inode.parent != parent.slot:
+        inode_add_child(table, parent)
+        other = parent
     lock(&shard.lock)
     kept = name_keep(&table.names, name)
     # A file that the host moves about while it is looked up must not end as its own ancestor.
-    if kept != NONE and (inode.parent == parent.slot or not load_relaxed32(&inode.children)
+    if kept != NONE and (other == NULL or not load_relaxed32(&inode.children)
                          or not is_ancestor(table, inode, parent)):
         old_name = inode.name
         inode.name = kept
-        if inode.parent != parent.slot:
-            fetch_add64(&parent.state, 1)
-            fetch_add32(&parent.children, 1)
-            old_parent = inode.parent
+        if other != NULL:
+            other = at_slot(table, inode.parent) if inode.parent != NONE else NULL
             inode.parent = parent.slot
     else:
         old_name = kept
     unlock(&shard.lock)
     unlock(&table.tree_lock)
     name_drop(&table.names, old_name)
-    if old_parent != NONE:
-        old = at_slot(table, old_parent)
-        fetch_sub32(&old.children, 1)
-        inode_release(table, old)
+    if other != NULL:
+        inode_drop_child(table, other)
 
 
-cdef bint worth_remembering(InodeTable *table, Inode *inode) noexcept nogil:
-    """Whether the guest may come back to the pinned inode when it has forgotten it: not to what is deleted, or has no
-    handle where others have.
+cdef bint worth_remembering(const InodeTable *table, const Inode *inode, uint64_t count) noexcept nogil:
+    """Whether the guest may come back to the pinned inode when it has forgotten it: not to what is known to be deleted,
+    or has no handle where others have. Asks only where these are its last references, or may be.
     """
     cdef linux_statx stat
-    cdef int fd
     if not table.remembers or inode.flags & INODE_KEEP:
         return False
-    fd = inode_fd(table, inode)
-    return (fd >= 0 and sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) == 0
-            and stat.stx_nlink > 0)
+    return inode.lookups == 0 or inode.lookups > count or inode.fd < 0 or \
+        sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) < 0 or stat.stx_nlink > 0
 
 
 cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil:
@@ -395,7 +367,7 @@ cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexc
     if inode == NULL:
         return
     if not inode.flags & INODE_ROOT:
-        stays = worth_remembering(table, inode)
+        stays = worth_remembering(table, inode, count)
         shard = shard_of(table, key_hash(inode.mount, inode.ino))
         lock(&shard.lock)
         if inode.lookups:

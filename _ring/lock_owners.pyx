@@ -12,12 +12,13 @@ cdef enum:
     SEARCH_STEPS = 64    # waits that a search for a deadlock looks at
 
 
-cdef inline LockOwner **bucket_of(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
-    return &table.owners[mix64(nodeid ^ mix64(owner)) & (OWNER_BUCKETS - 1)]
+cdef inline LockOwner **bucket_of(LockTable *table, uint64_t nodeid) noexcept nogil:
+    """Where all the owners of an inode's locks are."""
+    return &table.owners[mix64(nodeid) & (OWNER_BUCKETS - 1)]
 
 
 cdef LockOwner *find_locked(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
-    cdef LockOwner *found = bucket_of(table, nodeid, owner)[0]
+    cdef LockOwner *found = bucket_of(table, nodeid)[0]
     while found != NULL and (found.nodeid != nodeid or found.owner != owner):
         found = found.next
     return found
@@ -40,7 +41,7 @@ cdef LockOwner *owner_add(LockTable *table, uint64_t nodeid, uint64_t owner, uin
     """
     cdef LockOwner *new = <LockOwner *> calloc(1, sizeof(LockOwner))
     cdef LockOwner *found = NULL
-    cdef LockOwner **bucket = bucket_of(table, nodeid, owner)
+    cdef LockOwner **bucket = bucket_of(table, nodeid)
     lock(&table.lock)
     if new != NULL:
         found = find_locked(table, nodeid, owner)
@@ -95,14 +96,12 @@ cdef uint32_t owner_in_the_way(LockTable *table, uint64_t nodeid, uint64_t owner
     """The process of the guest that has locked what is in another owner's way; 0: it is none of this guest's."""
     cdef uint32_t pid = 0
     cdef LockOwner *found
-    cdef int bucket
     lock(&table.lock)
-    for bucket in range(OWNER_BUCKETS):
-        found = table.owners[bucket]
-        while found != NULL and not pid:
-            if is_in_the_way(found, nodeid, owner, start, end, kind):
-                pid = found.pid
-            found = found.next
+    found = bucket_of(table, nodeid)[0]
+    while found != NULL and not pid:
+        if is_in_the_way(found, nodeid, owner, start, end, kind):
+            pid = found.pid
+        found = found.next
     unlock(&table.lock)
     return pid
 
@@ -114,7 +113,7 @@ cdef inline bint is_in_the_way(const LockOwner *other, uint64_t nodeid, uint64_t
 
 
 cdef LockOwner *unlink(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
-    cdef LockOwner **link = bucket_of(table, nodeid, owner)
+    cdef LockOwner **link = bucket_of(table, nodeid)
     cdef LockOwner *found
     while link[0] != NULL:
         found = link[0]
@@ -141,21 +140,26 @@ cdef void owners_drop_handle(LockTable *table, uint64_t nodeid, uint64_t fh) noe
     """The guest has closed the file for the last time. What is locked by its open file description (F_OFD_SETLK) ends
     with that, without an unlock or a FLUSH of this owner; the locks of processes have ended by their own FLUSH.
     """
+    cdef LockOwner **link
     cdef LockOwner *found
-    cdef uint64_t owner = 0
-    cdef int bucket
-    for bucket in range(OWNER_BUCKETS):
-        while True:
-            lock(&table.lock)
-            found = table.owners[bucket]
-            while found != NULL and (found.nodeid != nodeid or found.fh != fh):
-                found = found.next
-            if found != NULL:
-                owner = found.owner
-            unlock(&table.lock)
-            if found == NULL:
-                break
-            owner_drop(table, nodeid, owner)
+    cdef LockOwner *dropped = NULL
+    lock(&table.lock)
+    link = bucket_of(table, nodeid)
+    while link[0] != NULL:
+        found = link[0]
+        if found.nodeid == nodeid and found.fh == fh:
+            link[0] = found.next
+            table.owner_count -= 1
+            found.next = dropped
+            dropped = found
+        else:
+            link = &found.next
+    unlock(&table.lock)
+    while dropped != NULL:
+        found = dropped
+        dropped = found.next
+        cancel_owner(table, nodeid, found.owner)
+        owner_release(table, found)
 
 
 cdef void owners_drop_all(LockTable *table) noexcept nogil:
@@ -205,19 +209,17 @@ cdef bint would_deadlock(LockTable *table, LockWait *wait) noexcept nogil:
     cdef LockWait *at = wait
     cdef LockWait *last = wait
     cdef LockOwner *other
-    cdef int bucket
     cdef int steps = 0
     table.searches += 1
     wait.searched = table.searches
     wait.search_next = NULL
     while at != NULL and steps < SEARCH_STEPS:
-        for bucket in range(OWNER_BUCKETS):
-            other = table.owners[bucket]
-            while other != NULL:
-                if is_in_the_way(other, at.nodeid, at.owner, at.start, at.end, at.kind) and \
-                        add_waits_of(table, other.owner, wait.owner, &last):
-                    return True
-                other = other.next
+        other = bucket_of(table, at.nodeid)[0]
+        while other != NULL:
+            if is_in_the_way(other, at.nodeid, at.owner, at.start, at.end, at.kind) and \
+                    add_waits_of(table, other.owner, wait.owner, &last):
+                return True
+            other = other.next
         at = at.search_next
         steps += 1
     return False
@@ -242,7 +244,7 @@ cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
             wait.next.previous = wait
         table.first = wait
         for i in range(EARLY):
-            if table.early[i] == wait.unique:
+            if wait.unique and table.early[i] == wait.unique:
                 cancel(table, wait)
     unlock(&table.lock)
     if deadlock:

@@ -11,7 +11,7 @@ from .fuse_abi cimport (
     FUSE_DONT_MASK, FUSE_SECURITY_CTX, fuse_attr_out, fuse_create_in, fuse_entry_out, fuse_link_in,
     fuse_mkdir_in, fuse_mknod_in, fuse_open_out, fuse_rename2_in, fuse_rename_in)
 from .inode_cache cimport inode_fd
-from .inode_lifetime cimport inode_acquire, inode_release
+from .inode_lifetime cimport inode_acquire, inode_gone, inode_release
 from .inode_table cimport INODE_BY_CTIME, MOUNT_HANDLES, Inode
 from .inodes cimport inode_find, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
@@ -336,29 +336,45 @@ cdef int op_tmpfile(Context *ctx, Request *request) noexcept nogil:
     return reply_opened(ctx, request, parent, fd, args.flags, &out)
 
 
-cdef Inode *known_at(Context *ctx, int parent_fd, const char *name) noexcept nogil:
+cdef Inode *known_at(Context *ctx, int parent_fd, const char *name, linux_statx *stat) noexcept nogil:
     """The inode of the name, pinned, if the guest knows it; else NULL."""
-    cdef linux_statx stat
     cdef int mount
-    if sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_MNT_ID, &stat) < 0:
+    if sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_MNT_ID, stat) < 0:
         return NULL
-    mount = mount_of(&ctx.share.inodes, &stat)
+    mount = mount_of(&ctx.share.inodes, stat)
     return inode_find(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino) if mount >= 0 else NULL
 
 
 cdef Inode *keep_found(Context *ctx, const Inode *parent, int parent_fd, const char *name,
                        bint moves) noexcept nogil:
-    """Pins what has the name, with its descriptor, if it is known and could not be found again after what is about to
-    happen to it: where there are no handles it `moves`; where there are no birth times either, its ctime changes. NULL:
-    there is no need.
+    """Pins what has the name, if it is known and there is more to do than the host does: let_found_go() has to follow.
+
+    It gets its descriptor if it could not be found again by name afterwards: it `moves`, or has other names; where there
+    are no birth times its ctime changes.
     """
+    cdef linux_statx stat
     cdef Inode *inode
-    if ctx.share.inodes.mounts[parent.mount].how == MOUNT_HANDLES or not moves and not parent.flags & INODE_BY_CTIME:
+    cdef bint by_name = ctx.share.inodes.mounts[parent.mount].how != MOUNT_HANDLES
+    if not by_name and not ctx.share.inodes.remembers:
         return NULL
-    inode = known_at(ctx, parent_fd, name)
-    if inode != NULL:
+    inode = known_at(ctx, parent_fd, name, &stat)
+    if inode != NULL and by_name and (moves or stat.stx_nlink > 1 or inode.flags & INODE_BY_CTIME):
         inode_fd(&ctx.share.inodes, inode)
     return inode
+
+
+cdef void let_found_go(Context *ctx, Inode *inode, int error) noexcept nogil:
+    """After the name was removed, or not (`error`). What has none any more need not be remembered."""
+    cdef linux_statx stat
+    cdef int fd
+    if inode == NULL:
+        return
+    if error == 0 and ctx.share.inodes.remembers:
+        fd = inode_fd(&ctx.share.inodes, inode)
+        if fd == -ESTALE or fd >= 0 and sys_statx(
+                fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) == 0 and stat.stx_nlink == 0:
+            inode_gone(&ctx.share.inodes, inode)
+    inode_release(&ctx.share.inodes, inode)
 
 
 cdef int remove_name(Context *ctx, Request *request, int flags) noexcept nogil:
@@ -373,8 +389,7 @@ cdef int remove_name(Context *ctx, Request *request, int flags) noexcept nogil:
         return fd
     kept = keep_found(ctx, parent, fd, name, False)
     error = sys_unlinkat(fd, name, flags)
-    if kept != NULL:
-        inode_release(&ctx.share.inodes, kept)
+    let_found_go(ctx, kept, error)
     inode_release(&ctx.share.inodes, parent)
     return error if error < 0 else reply(request, NULL, 0)
 
@@ -389,10 +404,11 @@ cdef int op_rmdir(Context *ctx, Request *request) noexcept nogil:
 
 cdef void seen_at(Context *ctx, Inode *parent, int parent_fd, const char *name) noexcept nogil:
     """Where there are no file handles, the new name of what was renamed is how it will be found again."""
+    cdef linux_statx stat
     cdef Inode *inode
     if ctx.share.inodes.mounts[parent.mount].how == MOUNT_HANDLES:
         return
-    inode = known_at(ctx, parent_fd, name)
+    inode = known_at(ctx, parent_fd, name, &stat)
     if inode != NULL:
         inode_seen_at(&ctx.share.inodes, inode, parent, name)
         inode_release(&ctx.share.inodes, inode)
@@ -438,8 +454,7 @@ cdef int rename(Context *ctx, Request *request, uint64_t new_parent, uint32_t fl
                     own_whiteout(ctx, request, source_fd, old_name)
             if moved != NULL:
                 inode_release(&ctx.share.inodes, moved)
-            if other != NULL:
-                inode_release(&ctx.share.inodes, other)
+            let_found_go(ctx, other, error)
         inode_release(&ctx.share.inodes, target)
     inode_release(&ctx.share.inodes, source)
     return error if error < 0 else reply(request, NULL, 0)

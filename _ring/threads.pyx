@@ -70,7 +70,7 @@ cdef void do_chores(Share *share) noexcept nogil:
     cdef uint32_t due = IDLE_CLOSING_DUE
     # Full: pool.chores was cleared before this is read, or pool_nudge() could take it for yet to be seen.
     fence_full()
-    if load_relaxed32(&share.inodes.to_close):
+    while load_relaxed32(&share.inodes.to_close):
         inodes_close_pending(&share.inodes)
     if load_relaxed32(&share.kept.round_due) and exchange32(&share.kept.round_due, 0):
         kept_close(&share.kept, False)

@@ -1,5 +1,6 @@
 """--nfs-export: a guest comes back by nodeid to what it has forgotten, as it does for a handle that it made of it."""
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -8,6 +9,7 @@ import pytest
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
+from frontend.fuse_transport import FuseError
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT, Guest, as_guest, as_host, needs_root, push_out, refused
 
@@ -91,6 +93,53 @@ def test_what_was_deleted_is_not_remembered(guest: Guest) -> None:
     for node in nodes.values():
         with refused(errno.ESTALE):
             guest.fuse.lookup(node, ".")
+
+
+def test_what_others_delete_later_takes_no_descriptors(guest: Guest) -> None:
+    """More of it than there are descriptors, of every kind; and when others need them its records go as well."""
+    for number in range(600):
+        path = guest.share / f"many{number}"
+        if number % 3 == 0:
+            path.touch()
+        elif number % 3 == 1:
+            path.mkdir()
+        else:
+            path.symlink_to("target")
+        guest.fuse.forget(guest.fuse.lookup(ROOT, path.name).nodeid)
+        path.rmdir() if number % 3 == 1 else path.unlink()
+    assert guest.daemon.statistics()["inodes_remembered"] < 300
+    assert guest.fuse.walk("folder/inner").nodeid
+
+
+def test_what_the_guest_deletes_by_a_name_that_it_has_forgotten_is_not_remembered(guest: Guest) -> None:
+    for number in range(600):
+        entry, opened = guest.fuse.create(ROOT, f"new{number}")
+        guest.fuse.release(entry.nodeid, opened.fh)
+        if number >= 300:
+            guest.fuse.rename(ROOT, f"new{number}", ROOT, "target")
+        guest.fuse.forget(entry.nodeid)
+        if number < 300:
+            guest.fuse.unlink(ROOT, f"new{number}")
+    guest.daemon.wait_for(inodes=0, inodes_remembered=1, inodes_closing=0)
+    node = guest.fuse.lookup(ROOT, "target").nodeid
+    (guest.share / "second").hardlink_to(guest.share / "target")
+    guest.fuse.forget(node)
+    guest.fuse.unlink(ROOT, "target")
+    assert guest.fuse.lookup(ROOT, "second").nodeid == node      # it has another name
+
+
+def test_what_is_forgotten_with_no_descriptor_left_is_remembered(guest: Guest) -> None:
+    nodes = {name: guest.fuse.walk(name).nodeid for name in NAMES}
+    opened = []
+    push_out(guest, *(guest.share / name for name in NAMES))
+    with contextlib.suppress(FuseError):
+        opened.extend(guest.fuse.create(ROOT, f"new{number}") for number in range(600))
+    for node in nodes.values():
+        guest.fuse.forget(node)
+    for entry, file in opened:
+        guest.fuse.release(entry.nodeid, file.fh)
+    for name, node in nodes.items():
+        assert as_guest(guest.fuse.lookup(node, ".")) == as_host(guest.share / name)
 
 
 def test_what_is_deleted_later_is_found_to_be_gone(guest: Guest) -> None:

@@ -156,6 +156,27 @@ def test_what_the_guest_itself_changes_is_found_again(fewest: Guest) -> None:
         assert fuse.lookup(nodes[name], "inner").nodeid == nodes[f"{name}/inner"]
 
 
+@pytest.mark.parametrize("how", ["UNLINK", "RENAME"])
+def test_a_file_is_found_by_the_names_that_it_has_left(fewest: Guest, how: str) -> None:
+    """Though the one that is removed is where it was seen last."""
+    fuse, share = fewest.fuse, fewest.share
+    (share / "first").write_text("text")
+    (share / "folder").mkdir()
+    (share / "other").touch()
+    node = fuse.lookup(ROOT, "first").nodeid
+    folder = fuse.lookup(ROOT, "folder").nodeid
+    fuse.link(node, folder, "second")
+    push_out(fewest, share / "first", share / "folder/second")
+    if how == "UNLINK":
+        fuse.unlink(folder, "second")
+    else:
+        fuse.rename(ROOT, "other", folder, "second")
+    assert fuse.getattr(node).attr_nlink == 1
+    fuse.lookup(ROOT, "first")
+    push_out(fewest, share / "first")
+    assert fuse.getattr(node).attr_size == 4
+
+
 @pytest.mark.parametrize("share", ["ext4"], indirect=True)
 def test_deep_folders_are_found_while_their_descriptors_come_and_go(fewest: Guest) -> None:
     """By several threads at once, each of which closes what the others have opened."""
