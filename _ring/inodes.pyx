@@ -1,6 +1,6 @@
 """The inode table as the file system uses it: nodeids in, records out, and the guest's references counted."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from .atomics cimport (
     compare_exchange64, fetch_add32, fetch_add64, fetch_sub32, load_acquire32, load_acquire64, load_relaxed32,

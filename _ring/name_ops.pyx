@@ -349,8 +349,8 @@ cdef Inode *keep_found(Context *ctx, const Inode *parent, int parent_fd, const c
                        bint moves) noexcept nogil:
     """Pins what has the name, if it is known and there is more to do than the host does: let_found_go() has to follow.
 
-    It gets its descriptor if it could not be found again by name afterwards: it `moves`, or has other names; where there
-    are no birth times its ctime changes.
+    It gets its descriptor if it could not be found again by name afterwards: it `moves`, or has other names; where
+    there are no birth times its ctime changes.
     """
     cdef linux_statx stat
     cdef Inode *inode
