@@ -186,6 +186,7 @@ cdef int change_owner(Context *ctx, const fuse_setattr_in *args, int fd) noexcep
     if error == 0:
         error = id_translate(&ctx.share.gids_to_host, &gid)
     if error == 0:
+        keep_suid(ctx, True)   # a set-group-id bit that nobody executes by; the others go whoever does this
         error = sys_fchownat(fd, "", uid, gid, AT_EMPTY_PATH)
     return error if error < 0 else drop_capabilities(ctx, fd)
 
@@ -233,7 +234,7 @@ cdef int change(Context *ctx, Request *request, const fuse_setattr_in *args, Ino
         if args.valid & (FATTR_UID | FATTR_GID | FATTR_MODE):
             error = change_noted(ctx, args, inode, fd)
     else:
-        # A chown to nobody changes no owner, and comes with nothing to change, but takes set-id bits away all the same.
+        # A chown to nobody, and a write of whoever may not keep set-id bits, come with nothing to change: bits go.
         if args.valid & (FATTR_UID | FATTR_GID) or not args.valid & CHANGES:
             error = change_owner(ctx, args, fd)
         if error == 0 and args.valid & FATTR_MODE:

@@ -442,6 +442,7 @@ cdef int op_lseek(Context *ctx, Request *request) noexcept nogil:
 cdef int op_fallocate(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_fallocate_in *args = <const fuse_fallocate_in *> next_bytes(request, sizeof(fuse_fallocate_in))
     cdef Handle *handle
+    cdef bint joined
     cdef int error
     if <int64_t> args.offset < 0 or <int64_t> args.length <= 0:
         return -EINVAL
@@ -451,7 +452,10 @@ cdef int op_fallocate(Context *ctx, Request *request) noexcept nogil:
     if handle == NULL:
         return error
     keep_suid_as_caller(ctx, request)
+    joined = join_group(ctx, handle.fd)
     error = sys_fallocate(handle.fd, <int> args.mode, <int64_t> args.offset, <int64_t> args.length)
+    if joined:
+        leave_group(ctx)
     handle_release(&ctx.share.handles, handle)
     return error if error < 0 else reply(request, NULL, 0)
 
@@ -464,6 +468,7 @@ cdef int64_t copy_range(Context *ctx, Request *request, uint64_t most) noexcept 
     cdef int64_t target_offset = <int64_t> args.off_out
     cdef Handle *source
     cdef Handle *target
+    cdef bint joined
     cdef int64_t copied = -EBADF
     if source_offset < 0 or target_offset < 0 or args.flags:
         return -EINVAL
@@ -471,8 +476,11 @@ cdef int64_t copy_range(Context *ctx, Request *request, uint64_t most) noexcept 
     target = handle_acquire(&ctx.share.handles, args.fh_out, args.nodeid_out, False)
     if source != NULL and target != NULL:
         keep_suid_as_caller(ctx, request)
+        joined = join_group(ctx, target.fd)
         copied = sys_copy_file_range(source.fd, &source_offset, target.fd, &target_offset,
                                      args.len if args.len < most else most, 0)
+        if joined:
+            leave_group(ctx)
     if source != NULL:
         handle_release(&ctx.share.handles, source)
     if target != NULL:

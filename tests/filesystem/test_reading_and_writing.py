@@ -452,7 +452,7 @@ def test_a_write_clears_set_id_bits_where_the_guest_asks_for_it(fuse: FuseClient
 
 @needs_root
 @pytest.mark.parametrize("group", [0, 4242])
-@pytest.mark.parametrize("operation", ["WRITE", "SETATTR", "OPEN"])
+@pytest.mark.parametrize("operation", ["WRITE", "SETATTR", "OPEN", "FALLOCATE", "COPY_FILE_RANGE", "chown"])
 def test_a_set_group_id_bit_that_nobody_executes_by_is_kept(fuse: FuseClient, share: pathlib.Path, operation: str,
                                                            group: int) -> None:
     """As FUSE has it, whoever writes: only the guest's kernel knows who is in the file's group."""
@@ -466,6 +466,16 @@ def test_a_set_group_id_bit_that_nobody_executes_by_is_kept(fuse: FuseClient, sh
             fuse.write(nodeid, fuse.open(nodeid, os.O_RDWR).fh, 0, b"x", write_flags=abi.FUSE_WRITE_KILL_SUIDGID)
         elif operation == "SETATTR":
             fuse.setattr(nodeid, size=2, valid=abi.FATTR_KILL_SUIDGID)
+        elif operation == "FALLOCATE":
+            fuse.fallocate(nodeid, fuse.open(nodeid, os.O_RDWR).fh, 0, 10_000, uid=1000)
+        elif operation == "COPY_FILE_RANGE":
+            fh = fuse.open(nodeid, os.O_RDWR).fh
+            fuse.copy_file_range(nodeid, fh, 0, nodeid, fh, 5000, 4, uid=1000)
+        elif operation == "chown":      # to nobody, after a request that took the bits away
+            (share / "victim").touch()
+            victim = fuse.lookup(ROOT, "victim").nodeid
+            fuse.write(victim, fuse.open(victim, os.O_RDWR).fh, 0, b"x", write_flags=abi.FUSE_WRITE_KILL_SUIDGID)
+            fuse.setattr(nodeid)
         else:
             fuse.open(nodeid, os.O_RDWR | os.O_TRUNC, abi.FUSE_OPEN_KILL_SUIDGID)
         assert oct(mode_of(share / name)) == oct(after)

@@ -101,7 +101,11 @@ def an_open_that_cuts_of_a_plain_user_takes_set_id_bits_away() -> None:
 
 
 def a_member_of_the_group_leaves_its_set_group_id_bit_where_the_group_may_not_execute() -> None:
-    for change in (lambda: write("theirs", b"x"), lambda: os.truncate("theirs", 2)):
+    def allocate() -> None:
+        with opened("theirs", os.O_WRONLY) as file:
+            linux.fallocate(file, 0, 0, 10_000)
+
+    for change in (lambda: write("theirs", b"x"), lambda: os.truncate("theirs", 2), allocate):
         write("theirs", b"four")
         os.chown("theirs", -1, OTHER_GROUP)
         os.chmod("theirs", 0o6766)
