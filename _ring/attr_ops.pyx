@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .caller cimport join_group, keep_suid, leave_group
 from .entries cimport (
-    attr_timeout, check_name, cuts_much, enter_file, fill_attr, fill_attr_out, is_dot, is_dotdot, lookup_name,
+    check_name, cuts_much, enter_file, fill_attr, fill_attr_out, fill_attr_valid, is_dot, is_dotdot, lookup_name,
     open_with_room)
 from .fuse_abi cimport (
     FATTR_ATIME, FATTR_ATIME_NOW, FATTR_FH, FATTR_GID, FATTR_KILL_SUIDGID, FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW,
@@ -279,7 +279,6 @@ cdef int op_statx(Context *ctx, Request *request) noexcept nogil:
     cdef fuse_statx_out out
     cdef fuse_attr attr
     cdef linux_statx stat
-    cdef int64_t timeout
     cdef int error
     cdef int fd = -ESTALE
     if inode == NULL:
@@ -295,9 +294,7 @@ cdef int op_statx(Context *ctx, Request *request) noexcept nogil:
     if error < 0:
         return error
     memset(&out, 0, sizeof(out))
-    timeout = attr_timeout(ctx, attr.mode)
-    out.attr_valid = <uint64_t> (timeout / SECOND)
-    out.attr_valid_nsec = <uint32_t> (timeout % SECOND)
+    fill_attr_valid(ctx, attr.mode, &out.attr_valid, &out.attr_valid_nsec)
     out.stat.mask = stat.stx_mask & (STATX_BASIC_STATS | STATX_BTIME)
     out.stat.blksize = stat.stx_blksize
     out.stat.attributes = stat.stx_attributes

@@ -1,6 +1,6 @@
 # What the guest is told about a file: attributes and directory entries.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from .fuse_abi cimport fuse_attr, fuse_attr_out, fuse_entry_out
 from .inode_table cimport Inode
@@ -12,7 +12,7 @@ cdef int check_name(const char *name) noexcept nogil
 cdef bint is_dot(const char *name) noexcept nogil
 cdef bint is_dotdot(const char *name) noexcept nogil
 cdef void fill_attr(Context *ctx, int fd, const linux_statx *stat, fuse_attr *attr) noexcept nogil
-cdef int64_t attr_timeout(const Context *ctx, uint32_t mode) noexcept nogil
+cdef void fill_attr_valid(const Context *ctx, uint32_t mode, uint64_t *seconds, uint32_t *nanoseconds) noexcept nogil
 cdef int fill_attr_out(Context *ctx, int fd, fuse_attr_out *out) noexcept nogil
 cdef int lookup_name(Context *ctx, Inode *parent, int parent_fd, const char *name, fuse_entry_out *out) noexcept nogil
 cdef int enter_file(Context *ctx, int fd, Inode *parent, const char *name, fuse_entry_out *out) noexcept nogil

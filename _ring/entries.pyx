@@ -74,28 +74,27 @@ cdef void fill_attr(Context *ctx, int fd, const linux_statx *stat, fuse_attr *at
         id_translate(&ctx.share.gids_to_guest, &attr.gid)
 
 
-cdef int64_t attr_timeout(const Context *ctx, uint32_t mode) noexcept nogil:
-    """How long the guest may know attributes with this mode: nanoseconds.
+cdef void fill_attr_valid(const Context *ctx, uint32_t mode, uint64_t *seconds, uint32_t *nanoseconds) noexcept nogil:
+    """How long the guest may know attributes with this mode.
 
     With HANDLE_KILLPRIV_V2 it does not notice that a write has cleared set-id bits. It must not execute the file by
     what it knew before.
     """
+    cdef int64_t timeout = ctx.share.options.attr_timeout
     if mode & (S_ISUID | S_ISGID) and mode & S_IFMT == S_IFREG and ctx.share.flags & FUSE_HANDLE_KILLPRIV_V2:
-        return 0
-    return ctx.share.options.attr_timeout
+        timeout = 0
+    seconds[0] = <uint64_t> (timeout / SECOND)
+    nanoseconds[0] = <uint32_t> (timeout % SECOND)
 
 
 cdef int fill_attr_out(Context *ctx, int fd, fuse_attr_out *out) noexcept nogil:
     """The attributes of the file, with how long they are valid. 0 or -errno."""
     cdef linux_statx stat
-    cdef int64_t timeout
     cdef int error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat)
     if error < 0:
         return error
     fill_attr(ctx, fd, &stat, &out.attr)
-    timeout = attr_timeout(ctx, out.attr.mode)
-    out.attr_valid = <uint64_t> (timeout / SECOND)
-    out.attr_valid_nsec = <uint32_t> (timeout % SECOND)
+    fill_attr_valid(ctx, out.attr.mode, &out.attr_valid, &out.attr_valid_nsec)
     out.dummy = 0
     return 0
 
@@ -103,15 +102,12 @@ cdef int fill_attr_out(Context *ctx, int fd, fuse_attr_out *out) noexcept nogil:
 cdef void fill_entry(Context *ctx, uint64_t nodeid, int fd, const Inode *parent, uint32_t mount,
                      const linux_statx *stat,
                      fuse_entry_out *out) noexcept nogil:
-    cdef int64_t timeout
     fill_attr(ctx, fd, stat, &out.attr)
-    timeout = attr_timeout(ctx, out.attr.mode)
+    fill_attr_valid(ctx, out.attr.mode, &out.attr_valid, &out.attr_valid_nsec)
     out.nodeid = nodeid
     out.generation = 0   # the nodeid has its own
     out.entry_valid = <uint64_t> (ctx.share.options.entry_timeout / SECOND)
     out.entry_valid_nsec = <uint32_t> (ctx.share.options.entry_timeout % SECOND)
-    out.attr_valid = <uint64_t> (timeout / SECOND)
-    out.attr_valid_nsec = <uint32_t> (timeout % SECOND)
     # A directory on another mount than its parent: the guest mounts it too, with a device number of its own.
     if parent != NULL and parent.mount != mount and ctx.share.flags & FUSE_SUBMOUNTS and \
             stat.stx_mode & S_IFMT == S_IFDIR:

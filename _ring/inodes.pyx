@@ -347,15 +347,19 @@ cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const ch
         inode_drop_child(table, other)
 
 
+cdef bint is_deleted(int fd) noexcept nogil:
+    """Whether it is known that the file has no name any more."""
+    cdef linux_statx stat
+    return sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) == 0 and stat.stx_nlink == 0
+
+
 cdef bint worth_remembering(const InodeTable *table, const Inode *inode, uint64_t count) noexcept nogil:
     """Whether the guest may come back to the pinned inode when it has forgotten it: not to what is known to be deleted,
     or has no handle where others have. Asks only where these are its last references, or may be.
     """
-    cdef linux_statx stat
     if not table.remembers or inode.flags & INODE_KEEP:
         return False
-    return inode.lookups == 0 or inode.lookups > count or inode.fd < 0 or \
-        sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) < 0 or stat.stx_nlink > 0
+    return inode.lookups == 0 or inode.lookups > count or inode.fd < 0 or not is_deleted(inode.fd)
 
 
 cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil:

@@ -13,7 +13,7 @@ from .fuse_abi cimport (
 from .inode_cache cimport inode_fd
 from .inode_lifetime cimport inode_acquire, inode_gone, inode_release
 from .inode_table cimport INODE_BY_CTIME, MOUNT_HANDLES, Inode
-from .inodes cimport inode_find, inode_forget, inode_seen_at, mount_of
+from .inodes cimport inode_find, inode_forget, inode_seen_at, is_deleted, mount_of
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, EEXIST, EINVAL, EISDIR,
     ENOENT, EOPNOTSUPP, ESTALE, O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_TMPFILE, O_TRUNC, RENAME_EXCHANGE,
@@ -355,7 +355,7 @@ cdef Inode *keep_found(Context *ctx, const Inode *parent, int parent_fd, const c
     cdef linux_statx stat
     cdef Inode *inode
     cdef bint by_name = ctx.share.inodes.mounts[parent.mount].how != MOUNT_HANDLES
-    if not by_name and not ctx.share.inodes.remembers:
+    if not by_name and (moves or not ctx.share.inodes.remembers):
         return NULL
     inode = known_at(ctx, parent_fd, name, &stat)
     if inode != NULL and by_name and (moves or stat.stx_nlink > 1 or inode.flags & INODE_BY_CTIME):
@@ -365,14 +365,12 @@ cdef Inode *keep_found(Context *ctx, const Inode *parent, int parent_fd, const c
 
 cdef void let_found_go(Context *ctx, Inode *inode, int error) noexcept nogil:
     """After the name was removed, or not (`error`). What has none any more need not be remembered."""
-    cdef linux_statx stat
     cdef int fd
     if inode == NULL:
         return
     if error == 0 and ctx.share.inodes.remembers:
         fd = inode_fd(&ctx.share.inodes, inode)
-        if fd == -ESTALE or fd >= 0 and sys_statx(
-                fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) == 0 and stat.stx_nlink == 0:
+        if fd == -ESTALE or fd >= 0 and is_deleted(fd):
             inode_gone(&ctx.share.inodes, inode)
     inode_release(&ctx.share.inodes, inode)
 

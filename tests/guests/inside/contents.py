@@ -65,14 +65,18 @@ def truncation_leaves_zeros_and_no_old_data() -> None:
         os.truncate(".", 0)
 
 
+def _write_between_holes(file: int, mebi: int) -> None:
+    os.pwrite(file, b"x" * mebi, 8 * mebi)
+    os.ftruncate(file, 20 * mebi)
+    os.fsync(file)
+    if os.fstat(file).st_blocks * 512 >= 20 * mebi:
+        raise Skipped("the file system has no holes")
+
+
 def holes_are_holes() -> None:
     mebi = 1 << 20
     with opened("file", os.O_RDWR | os.O_CREAT) as file:
-        os.pwrite(file, b"x" * mebi, 8 * mebi)
-        os.ftruncate(file, 20 * mebi)
-        os.fsync(file)
-        if os.fstat(file).st_blocks * 512 >= 20 * mebi:
-            raise Skipped("the file system has no holes")
+        _write_between_holes(file, mebi)
         linux.fallocate(file, linux.FALLOC_PUNCH_HOLE | linux.FALLOC_KEEP_SIZE, 8 * mebi, mebi // 2)
         assert os.pread(file, 4, 8 * mebi) == bytes(4)
         assert os.fstat(file).st_size == 20 * mebi
@@ -84,11 +88,7 @@ def holes_are_holes() -> None:
 def holes_can_be_sought() -> None:
     mebi = 1 << 20
     with opened("file", os.O_RDWR | os.O_CREAT) as file:
-        os.pwrite(file, b"x" * mebi, 8 * mebi)
-        os.ftruncate(file, 20 * mebi)
-        os.fsync(file)
-        if os.fstat(file).st_blocks * 512 >= 20 * mebi:
-            raise Skipped("the file system has no holes")
+        _write_between_holes(file, mebi)
         assert os.lseek(file, 0, os.SEEK_DATA) == 8 * mebi
         assert os.lseek(file, 8 * mebi, os.SEEK_HOLE) == 9 * mebi
         assert os.lseek(file, 0, os.SEEK_HOLE) == 0
