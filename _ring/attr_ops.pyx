@@ -12,7 +12,7 @@ from .fuse_abi cimport (
     fuse_statx_out, fuse_sx_time)
 from .handles cimport Handle, handle_acquire, handle_release
 from .ids cimport ID_NONE, id_translate
-from .inode_cache cimport inode_fd
+from .inode_cache cimport inode_borrow_fd, inode_fd, inode_return_fd
 from .inode_lifetime cimport inode_acquire, inode_gone, inode_release
 from .inode_table cimport INODE_ROOT, Inode
 from .inodes cimport inode_forget
@@ -125,11 +125,13 @@ cdef int op_lookup(Context *ctx, Request *request) noexcept nogil:
 cdef int op_getattr(Context *ctx, Request *request) noexcept nogil:
     cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
     cdef fuse_attr_out out
+    cdef Handle *file
     cdef int fd, error
     if inode == NULL:
         return -ESTALE
-    fd = inode_fd(&ctx.share.inodes, inode)
+    fd = inode_borrow_fd(&ctx.share.inodes, inode, &file)
     error = fill_attr_out(ctx, fd, &out) if fd >= 0 else fd
+    inode_return_fd(&ctx.share.inodes, file)
     inode_release(&ctx.share.inodes, inode)
     return error if error < 0 else reply(request, &out, sizeof(out))
 
@@ -252,16 +254,19 @@ cdef int op_setattr(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_setattr_in *args = <const fuse_setattr_in *> next_bytes(request, sizeof(fuse_setattr_in))
     cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
     cdef fuse_attr_out out
+    cdef Handle *file
     cdef int fd, error
     if inode == NULL:
         return -ESTALE
-    fd = inode_fd(&ctx.share.inodes, inode)
+    fd = inode_borrow_fd(&ctx.share.inodes, inode, &file)
     if fd >= 0 and args.valid & FATTR_SIZE and not ctx.may_sleep and cuts_much(fd, args.size):
+        inode_return_fd(&ctx.share.inodes, file)
         inode_release(&ctx.share.inodes, inode)
         return WOULD_SLEEP
     error = change(ctx, request, args, inode, fd) if fd >= 0 else fd
     if error == 0:
         error = fill_attr_out(ctx, fd, &out)
+    inode_return_fd(&ctx.share.inodes, file)
     inode_release(&ctx.share.inodes, inode)
     return error if error < 0 else reply(request, &out, sizeof(out))
 

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .descriptors cimport descriptors_open
 from .entries cimport is_dot, is_dotdot, lookup_name, open_inode
-from .file_ops cimport add_handle, release
+from .file_ops cimport MAY_HAVE_CHANGED, add_handle, release
 from .fuse_abi cimport (
     FUSE_FSYNC_FDATASYNC, fuse_dirent, fuse_direntplus, fuse_entry_out, fuse_fsync_in, fuse_open_out, fuse_read_in)
 from .handles cimport Handle, handle_release
@@ -42,7 +42,7 @@ cdef int op_opendir(Context *ctx, Request *request) noexcept nogil:
         return error
     error = open_inode(ctx, inode, O_RDONLY)
     inode_release(&ctx.share.inodes, inode)
-    error = add_handle(ctx, error, request.header.nodeid, 0, True, False, &out)
+    error = add_handle(ctx, error, request.header.nodeid, 0, True, MAY_HAVE_CHANGED, &out)
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 

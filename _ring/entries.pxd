@@ -16,6 +16,8 @@ cdef void fill_attr_valid(const Context *ctx, uint32_t mode, uint64_t *seconds, 
 cdef int fill_attr_out(Context *ctx, int fd, fuse_attr_out *out) noexcept nogil
 cdef int lookup_name(Context *ctx, Inode *parent, int parent_fd, const char *name, fuse_entry_out *out) noexcept nogil
 cdef int enter_file(Context *ctx, int fd, Inode *parent, const char *name, fuse_entry_out *out) noexcept nogil
+cdef int enter_created(Context *ctx, int fd, bint described, Inode *parent, const char *name,
+                       fuse_entry_out *out) noexcept nogil
 cdef bint cuts_much(int fd, uint64_t size) noexcept nogil
 cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil
 cdef int open_with_room(Context *ctx, int dir, const char *path, int flags, unsigned int mode) noexcept nogil

@@ -2,24 +2,25 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport store_relaxed32
+from .atomics cimport load_relaxed32, store_relaxed32
 from .fuse_abi cimport (
     FUSE_ATTR_SUBMOUNT, FUSE_HANDLE_KILLPRIV_V2, FUSE_SUBMOUNTS, fuse_attr, fuse_attr_out, fuse_entry_out)
 from .ids cimport id_translate
-from .inode_cache cimport inode_fd, inodes_evict
+from .inode_cache cimport inode_fd, inodes_evict, mount_how
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
 from .inode_table cimport MOUNT_HANDLES, Inode, InodeTable
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EINVAL, EMFILE, ENFILE, ENXIO, ESTALE,
-    O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP,
-    STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, STATX_SIZE, decimal, device_encode, linux_statx, sys_close,
+    O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, OWNER_LOCAL, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP,
+    STATX_BASIC_STATS, STATX_BTIME, STATX_CTIME, STATX_MNT_ID, STATX_MTIME, STATX_SIZE, decimal, device_encode, linux_statx, sys_close,
     sys_openat, sys_statx)
 from .override cimport override_show
 from .share cimport Context
 
 cdef enum:
     IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
+    TIMES = STATX_MTIME | STATX_CTIME
     SECOND = 1000000000
     UNKNOWN_LIKELY = 8   # lookups in a row that found an inode unknown: the next one will, too
     MUCH = 1 << 20       # bytes of a file that are freed while a queue waits
@@ -124,28 +125,35 @@ cdef int open_with_room(Context *ctx, int dir, const char *path, int flags, unsi
     return fd
 
 
-cdef int enter_opened(Context *ctx, int fd, Inode *parent, const char *name, fuse_entry_out *out) noexcept nogil:
-    """The entry of an O_PATH descriptor, which becomes the inode table's."""
-    cdef InodeTable *table = &ctx.share.inodes
-    cdef linux_statx stat
+cdef int identify(Context *ctx, int fd, uint32_t mask, linux_statx *stat) noexcept nogil:
+    """What tells the file from all others. Its mount's number, or -errno."""
+    cdef int error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, stat)
+    return error if error < 0 else mount_of(&ctx.share.inodes, stat)
+
+
+cdef int enter(Context *ctx, int fd, bint opened, uint32_t mount, const linux_statx *stat, Inode *parent,
+               const char *name, fuse_entry_out *out) noexcept nogil:
+    """The entry of a descriptor that is the table's from now on, or that a guest has `opened`, as inode_add() has it."""
     cdef uint64_t nodeid = 0
     cdef bint known = False
-    cdef int mount
-    cdef int error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat)
-    if error < 0:
-        sys_close(fd)
-        return error
-    mount = mount_of(table, &stat)
-    if mount < 0:
-        sys_close(fd)
-        return mount
+    cdef int error
     # What is shown is read before the table may close the descriptor.
-    fill_entry(ctx, 0, fd, parent, <uint32_t> mount, &stat, out)
-    error = inode_add(table, <uint32_t> mount, &stat, fd, parent, name, &nodeid, &known)
+    fill_entry(ctx, 0, fd, parent, mount, stat, out)
+    error = inode_add(&ctx.share.inodes, mount, stat, fd, opened, parent, name, &nodeid, &known)
     out.nodeid = nodeid
     if known:
         ctx.unknown = 0
     return error
+
+
+cdef int enter_opened(Context *ctx, int fd, Inode *parent, const char *name, fuse_entry_out *out) noexcept nogil:
+    """The entry of an O_PATH descriptor, which becomes the inode table's."""
+    cdef linux_statx stat
+    cdef int mount = identify(ctx, fd, IDENTITY, &stat)
+    if mount < 0:
+        sys_close(fd)
+        return mount
+    return enter(ctx, fd, False, <uint32_t> mount, &stat, parent, name, out)
 
 
 cdef int enter_known(Context *ctx, uint64_t nodeid, Inode *parent, const char *name, uint32_t mount,
@@ -208,6 +216,38 @@ cdef int enter_file(Context *ctx, int fd, Inode *parent, const char *name, fuse_
     if path_fd < 0:
         return path_fd
     return enter_opened(ctx, path_fd, parent, name, out)
+
+
+cdef int identify_new(Context *ctx, int fd, linux_statx *stat) noexcept nogil:
+    """identify(), for what was created just now.
+
+    Who asks for its times makes the first write store a finer one, even within the same tick of the clock. They are
+    those of its birth, as long as nothing is in it; and with its first byte the size changes, too.
+    """
+    cdef int mount = identify(ctx, fd, IDENTITY & ~<uint32_t> TIMES, stat)
+    if mount < 0 or stat.stx_mask & TIMES == TIMES:
+        return mount    # an older kernel, that tells them unasked
+    if not stat.stx_mask & STATX_BTIME or stat.stx_size:
+        return identify(ctx, fd, IDENTITY, stat)
+    stat.stx_mtime = stat.stx_btime
+    stat.stx_ctime = stat.stx_btime
+    return mount
+
+
+cdef int enter_created(Context *ctx, int fd, bint described, Inode *parent, const char *name,
+                       fuse_entry_out *out) noexcept nogil:
+    """enter_file(), for what CREATE or TMPFILE has made: where its handle will find it later, its inode has no
+    descriptor but `fd` until the guest closes that. add_handle() has to follow. `described`: it was changed already.
+    """
+    cdef InodeTable *table = &ctx.share.inodes
+    cdef linux_statx stat
+    cdef int mount = identify(ctx, fd, IDENTITY, &stat) if described else identify_new(ctx, fd, &stat)
+    if mount < 0:
+        return mount
+    if table.remembers or mount_how(table, <uint32_t> mount, fd, S_IFREG) != MOUNT_HANDLES or \
+            load_relaxed32(&table.mounts[mount].owner) != OWNER_LOCAL:
+        return enter_file(ctx, fd, parent, name, out)
+    return enter(ctx, fd, True, <uint32_t> mount, &stat, parent, name, out)
 
 
 cdef bint cuts_much(int fd, uint64_t size) noexcept nogil:

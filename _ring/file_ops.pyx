@@ -15,7 +15,7 @@ from .fuse_abi cimport (
     fuse_copy_file_range_in, fuse_copy_file_range_out, fuse_fallocate_in, fuse_flush_in, fuse_fsync_in, fuse_lseek_in,
     fuse_lseek_out, fuse_open_in, fuse_open_out, fuse_read_in, fuse_release_in, fuse_write_in, fuse_write_out)
 from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
-from .inode_cache cimport inode_fd, make_room
+from .inode_cache cimport inode_fd, inode_outlive, inode_reach_by, make_room
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .kept cimport kept_take
@@ -102,7 +102,7 @@ cdef bint no_flush(const Context *ctx, const Inode *inode, uint32_t flags) noexc
 
 
 cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bint directory,
-                          bint fresh) noexcept nogil:
+                          Opened how) noexcept nogil:
     """What the guest may keep in its page cache of a file that it opens: FOPEN flags."""
     cdef uint32_t cache = ctx.share.options.cache
     cdef uint32_t keep = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR if directory else FOPEN_KEEP_CACHE
@@ -113,18 +113,18 @@ cdef uint32_t cache_flags(Context *ctx, Inode *inode, int fd, uint32_t flags, bi
     # Writes side by side; a guest that could not map the file then goes without, and past its cache all the same.
     if flags & O_DIRECT and ctx.share.options.allow_direct_io and ctx.share.flags & FUSE_DIRECT_IO_ALLOW_MMAP:
         return FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES
-    if fresh or still_fresh(inode, fd):
+    # What was changed just now is no basis for a record: nothing need be asked of what was created.
+    if how == UNCHANGED or how != CREATED and still_fresh(inode, fd):
         return keep
     # A listing may be kept from now on, whether or not an older one is dropped.
     return FOPEN_CACHE_DIR if directory else 0
 
 
-cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory, bint fresh,
+cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint directory, Opened how,
                     fuse_open_out *out) noexcept nogil:
     """A handle for `fd`, which may be a -errno and then is the answer. 0 or -errno.
 
     The descriptor is taken care of, and has been counted with descriptors_open before anything was opened or cut.
-    `fresh`: the file is known not to have changed since an earlier open.
     """
     cdef Inode *inode = NULL
     cdef int error = fd
@@ -137,13 +137,15 @@ cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint 
     if error < 0:
         descriptors_close(&ctx.share.descriptors)
     else:
-        out.open_flags = cache_flags(ctx, inode, fd, flags, directory, fresh)
+        out.open_flags = cache_flags(ctx, inode, fd, flags, directory, how)
         if not directory and no_flush(ctx, inode, flags):
             out.open_flags |= FOPEN_NOFLUSH
         error = handle_add(&ctx.share.handles, fd, nodeid, inode.mount, flags, directory,
                            may_keep(ctx, inode, flags), &out.fh)
         if error == 0:
             fetch_add32(&inode.opens, 1)
+            if how == CREATED:
+                inode_reach_by(&ctx.share.inodes, inode, out.fh)
     if inode != NULL:
         inode_release(&ctx.share.inodes, inode)
     if error == 0:
@@ -187,7 +189,8 @@ cdef int op_open(Context *ctx, Request *request) noexcept nogil:
         if kept >= 0:
             sys_close(kept)
     inode_release(&ctx.share.inodes, inode)
-    error = add_handle(ctx, error, request.header.nodeid, args.flags, False, fresh, &out)
+    error = add_handle(ctx, error, request.header.nodeid, args.flags, False,
+                       UNCHANGED if fresh else MAY_HAVE_CHANGED, &out)
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 
@@ -369,13 +372,15 @@ cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil:
         owner_drop(&ctx.share.locks, request.header.nodeid, args.lock_owner)
     if load_relaxed32(&handle.locked):
         owners_drop_handle(&ctx.share.locks, request.header.nodeid, args.fh)
+    inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    if inode != NULL:
+        inode_outlive(&ctx.share.inodes, inode, handle)
     closed = handle_close(&ctx.share.handles, handle)
     handle_release(&ctx.share.handles, handle)
-    if closed:
-        inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
-        if inode != NULL:
+    if inode != NULL:
+        if closed:
             fetch_sub32(&inode.opens, 1)
-            inode_release(&ctx.share.inodes, inode)
+        inode_release(&ctx.share.inodes, inode)
     return reply(request, NULL, 0) if closed else -EBADF
 
 

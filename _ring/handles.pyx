@@ -125,6 +125,12 @@ cdef Handle *handle_acquire(HandleTable *table, uint64_t fh, uint64_t nodeid, bi
     return handle
 
 
+cdef Handle *handle_in(HandleTable *table, uint32_t slot, uint64_t nodeid) noexcept nogil:
+    """Pins what is in the slot, if it is an open file of the inode's; else NULL."""
+    cdef uint64_t state = load_acquire64(&at_slot(table, slot).state)
+    return handle_acquire(table, state >> 32 << 32 | slot, nodeid, False)
+
+
 cdef Handle *handle_borrow(Handle *handle, int fd, uint64_t nodeid, uint32_t mount, bint directory) noexcept nogil:
     """Makes `handle`, which is in no table, one that is pinned once: for a file that is open for one request."""
     handle.slot = NONE

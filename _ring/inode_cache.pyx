@@ -7,14 +7,16 @@ from .atomics cimport (
     load_relaxed32, store_release32)
 from .descriptors cimport descriptors_over_budget
 from .freshness cimport settles_in
+from .handles cimport Handle, handle_in, handle_release
 from .inode_lifetime cimport cache_insert, cache_remove, inode_lose, inode_release
 from .inode_table cimport (
-    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, NONE,
-    PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, key_hash, shard_of, store_fd)
+    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_BY_FILE, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, MOUNT_NAMES,
+    MOUNT_UNKNOWN, NONE, PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash,
+    shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
-    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, OWNER_LOCAL, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR,
-    S_IFMT, S_IFREG, decimal, file_system_owner, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
+    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, OWNER_LOCAL, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
+    STATX_NLINK, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, decimal, file_system_owner, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
     sched_yield, sys_close, sys_futex_wait, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat,
     sys_statx)
 from .mutex cimport lock, unlock
@@ -24,6 +26,7 @@ cdef enum:
     EVICT_TRIES = 64            # records that one search for a victim looks at
     IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
     LISTING = 4096
+    LARGE = 1 << 20             # bytes of a file that take long to be freed
     REOPEN_TRIES = 64           # parents that are opened on the way to one file, beyond its depth
 
 # What may become of a cached descriptor.
@@ -48,6 +51,12 @@ cdef int file_handle(int fd, linux_file_handle *handle) noexcept nogil:
     if error == 0 and (handle.handle_type < 0 or handle.handle_type > 0xff):
         return -EOVERFLOW
     return error
+
+
+cdef void note_handle(Inode *inode, const linux_file_handle *handle) noexcept nogil:
+    inode.handle_type = <uint8_t> handle.handle_type
+    inode.handle_size = <uint8_t> handle.handle_bytes
+    memcpy(inode.handle, handle.f_handle, handle.handle_bytes)
 
 
 cdef bint same_birth(const Inode *inode, const linux_statx *stat) noexcept nogil:
@@ -127,9 +136,28 @@ cdef int inode_fd(InodeTable *table, Inode *inode) noexcept nogil:
         if not inode.recent:
             inode.recent = 1
         return fd
+    return reopen(table, inode)
+
+
+cdef int reopen(InodeTable *table, Inode *inode) noexcept nogil:
+    cdef Handle *file = pin_file(table, inode)
+    cdef int fd
+    if file != NULL:
+        fd = open_again(table, file.fd)
+        handle_release(table.handles, file)
+        return adopt(table, inode, fd)
     if inode.handle_size:
         return adopt(table, inode, open_by_handle(table, inode))
     return reopen_by_name(table, inode)
+
+
+cdef int open_again(InodeTable *table, int fd) noexcept nogil:
+    """An O_PATH descriptor of what is open. fd or -errno."""
+    cdef char name[16]
+    cdef int found = sys_openat(table.proc_fd, decimal(name, fd), O_PATH, 0)
+    if (found == -EMFILE or found == -ENFILE) and inodes_evict(table, EVICT_TRIES):
+        found = sys_openat(table.proc_fd, decimal(name, fd), O_PATH, 0)
+    return found
 
 
 cdef int open_by_handle(InodeTable *table, Inode *inode) noexcept nogil:
@@ -268,6 +296,7 @@ cdef int adopt(InodeTable *table, Inode *inode, int fd) noexcept nogil:
     other = inode.fd
     if other < 0:
         store_fd(inode, fd)
+        inode.flags &= <uint8_t> ~INODE_BY_FILE
         # Where the guest let go of it in the meantime, its last pin closes it; it is not in the cache.
         if is_guests(inode) or inode.children:
             cache_insert(table, shard, inode)
@@ -279,6 +308,74 @@ cdef int adopt(InodeTable *table, Inode *inode, int fd) noexcept nogil:
         return other
     make_room(table)
     return fd
+
+
+# A file that a guest has created needs no descriptor but the open one, until that is closed: many are only written,
+# and never asked for again.
+
+cdef Handle *pin_file(InodeTable *table, Inode *inode) noexcept nogil:
+    """The open file that a pinned inode is reached by, pinned as well; NULL: there is none, or not any more."""
+    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+    cdef bint by_file
+    cdef uint32_t slot
+    lock(&shard.lock)
+    by_file = inode.flags & INODE_BY_FILE
+    slot = inode.lru_next
+    unlock(&shard.lock)
+    return handle_in(table.handles, slot, inode_nodeid(inode)) if by_file else NULL
+
+
+cdef int inode_borrow_fd(InodeTable *table, Inode *inode, Handle **file) noexcept nogil:
+    """inode_fd(), or the open file's descriptor where that is all there is: for calls to which either will do.
+    inode_return_fd() has to follow.
+    """
+    file[0] = NULL
+    if <int> load_acquire32(<uint32_t *> &inode.fd) < 0:
+        file[0] = pin_file(table, inode)
+        if file[0] != NULL:
+            return file[0].fd
+    return inode_fd(table, inode)
+
+
+cdef void inode_return_fd(InodeTable *table, Handle *file) noexcept nogil:
+    if file != NULL:
+        handle_release(table.handles, file)
+
+
+cdef void inode_reach_by(InodeTable *table, Inode *inode, uint64_t fh) noexcept nogil:
+    """A pinned inode that was added as `opened` is reached by this open file from now on, if by nothing else."""
+    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+    lock(&shard.lock)
+    if inode.fd < 0 and not inode.handle_size:
+        inode.lru_next = <uint32_t> fh
+        inode.flags |= INODE_BY_FILE
+    unlock(&shard.lock)
+
+
+cdef void inode_outlive(InodeTable *table, Inode *inode, const Handle *file) noexcept nogil:
+    """The guest closes the file that the pinned inode is reached by: its handle will find it.
+
+    It gets a descriptor instead where no handle would, as it has no name any more; or where it is large, since the last
+    descriptor's end frees all of it, and is left to the pool.
+    """
+    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+    cdef linux_file_handle handle
+    cdef linux_statx stat
+    if not inode.flags & INODE_BY_FILE or inode.lru_next != file.slot:
+        return
+    if sys_statx(file.fd, "", AT_EMPTY_PATH, STATX_NLINK | STATX_SIZE, &stat) < 0 or stat.stx_nlink == 0 or \
+            stat.stx_size > LARGE or file_handle(file.fd, &handle) < 0:
+        if adopt(table, inode, open_again(table, file.fd)) >= 0:
+            return
+        handle.handle_bytes = 0
+    lock(&shard.lock)
+    if inode.flags & INODE_BY_FILE:
+        inode.flags &= <uint8_t> ~INODE_BY_FILE
+        if handle.handle_bytes:
+            note_handle(inode, &handle)
+        else:
+            inode_lose(table, shard, inode)     # nothing finds it, and its number may be another file's soon
+    unlock(&shard.lock)
 
 
 # Closing descriptors.
@@ -347,9 +444,7 @@ cdef bint learn_handle(InodeTable *table, Inode *inode) noexcept nogil:
         inode.flags |= INODE_KEEP
         unlock(&shard.lock)
         return False
-    inode.handle_type = <uint8_t> handle.handle_type
-    inode.handle_size = <uint8_t> handle.handle_bytes
-    memcpy(inode.handle, handle.f_handle, handle.handle_bytes)
+    note_handle(inode, &handle)
     return True
 
 

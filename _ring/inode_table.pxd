@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport load_pointer, load_relaxed64, store_release32
 from .descriptors cimport Descriptors
+from .handles cimport HandleTable
 from .kept cimport KeptFiles
 from .linux cimport mix64
 from .names cimport NameArena
@@ -35,6 +36,7 @@ cdef enum InodeFlags:
     INODE_ROOT = 8
     INODE_BY_CTIME = 16         # the file system knows no birth times: `born` is the last change
     INODE_REMEMBERED = 32       # the guest has forgotten it, and may come back to it by a file handle
+    INODE_BY_FILE = 64          # it has no descriptor, and is reached by the open file in slot `lru_next`
 
 
 # Of descriptors that the guest did not use lately.
@@ -60,7 +62,7 @@ cdef struct Inode:
     uint32_t mount              # index into the table of mounts
     uint32_t slot               # its own number
     uint32_t hash_next          # in its bucket, in the free list, or among those to be closed
-    int32_t fd                  # O_PATH; -1 while evicted
+    int32_t fd                  # O_PATH; -1 while evicted, or reached by an open file
     uint32_t lru_previous
     uint32_t lru_next
     uint32_t parent             # where it was last seen, kept where there are no handles: a slot that is pinned for it
@@ -134,6 +136,7 @@ cdef struct InodeTable:
     uint64_t root_ino
     int proc_fd                 # /proc/self/fd
     Descriptors *account
+    HandleTable *handles
     KeptFiles *kept
 
 

@@ -4,18 +4,19 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from .descriptors cimport Descriptors
 from .inode_table cimport Inode, InodeTable
+from .handles cimport HandleTable
 from .kept cimport KeptFiles
 from .linux cimport linux_statx
 
 
-cdef int inodes_create(InodeTable *table, Descriptors *account, KeptFiles *kept, int root_fd,
-                       int proc_fd) noexcept nogil
+cdef int inodes_create(InodeTable *table, Descriptors *account, HandleTable *handles, KeptFiles *kept,
+                       int root_fd, int proc_fd) noexcept nogil
 cdef void inodes_destroy(InodeTable *table) noexcept nogil
 cdef bint inodes_have_handles(InodeTable *table) noexcept nogil
 cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil
 cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino, uint32_t kind) noexcept nogil
-cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, Inode *parent, const char *name,
-                   uint64_t *nodeid, bint *known) noexcept nogil
+cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, bint opened, Inode *parent,
+                   const char *name, uint64_t *nodeid, bint *known) noexcept nogil
 cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil
 cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const char *name) noexcept nogil
 cdef bint is_deleted(int fd) noexcept nogil

@@ -13,9 +13,10 @@ from .inode_lifetime cimport (
     inode_release)
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
-    CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_INDEXED, INODE_KEEP,
-    INODE_REMEMBERED, INODE_ROOT, MOUNT_HANDLES, MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode,
+    CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_BY_FILE, INODE_INDEXED,
+    INODE_KEEP, INODE_REMEMBERED, INODE_ROOT, MOUNT_HANDLES, MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode,
     InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash, shard_of, store_fd)
+from .handles cimport HandleTable
 from .kept cimport KeptFiles
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_FORCE_SYNC, ENOMEM, EOVERFLOW, OWNER_ELSEWHERE, MAP_ANONYMOUS, MAP_FAILED,
@@ -25,8 +26,8 @@ from .mutex cimport lock, unlock
 from .names cimport name_drop, name_equals, name_keep, names_create, names_destroy
 
 
-cdef int inodes_create(InodeTable *table, Descriptors *account, KeptFiles *kept, int root_fd,
-                       int proc_fd) noexcept nogil:
+cdef int inodes_create(InodeTable *table, Descriptors *account, HandleTable *handles, KeptFiles *kept,
+                       int root_fd, int proc_fd) noexcept nogil:
     """An empty table whose root is the O_PATH descriptor `root_fd`, which it owns. 0 or -errno."""
     cdef linux_statx stat
     cdef Inode *root
@@ -34,6 +35,7 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, KeptFiles *kept,
     cdef int mount
     memset(table, 0, sizeof(InodeTable))
     table.account = account
+    table.handles = handles
     table.kept = kept
     table.root_fd = root_fd
     table.proc_fd = proc_fd
@@ -171,7 +173,7 @@ cdef void drop_if_gone(InodeTable *table, uint32_t mount, uint64_t ino) noexcept
 
 
 cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino, uint32_t kind) noexcept nogil:
-    """One more reference of the guest to a known inode that its descriptor pins. Its nodeid, or 0: no such inode."""
+    """One more reference of the guest to a known inode that a descriptor pins. Its nodeid, or 0: no such inode."""
     cdef uint64_t hash = key_hash(mount, ino)
     cdef Shard *shard = shard_of(table, hash)
     cdef uint64_t nodeid = 0
@@ -180,7 +182,7 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
         drop_if_gone(table, mount, ino)
     lock(&shard.lock)
     inode = index_find(table, shard, hash, mount, ino)
-    if inode != NULL and inode.fd >= 0 and inode.kind == kind:
+    if inode != NULL and (inode.fd >= 0 or inode.flags & INODE_BY_FILE) and inode.kind == kind:
         inode_recall(table, inode)
         inode.lookups += 1
         if not inode.recent:
@@ -190,12 +192,12 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
     return nodeid
 
 
-cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, Inode *parent, const char *name,
-                   uint64_t *nodeid, bint *known) noexcept nogil:
-    """A reference of the guest to the file that `fd` (O_PATH) and `stat` are of: to its record, or to a new one.
+cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, bint opened, Inode *parent,
+                   const char *name, uint64_t *nodeid, bint *known) noexcept nogil:
+    """A reference of the guest to the file that `fd` and `stat` are of: to its record, or to a new one. 0 or -ENOMEM.
 
-    `parent` and `name` are where it was found (NULL: not by name). The descriptor is the table's from now on. 0 or
-    -ENOMEM.
+    `parent` and `name` are where it was found (NULL: not by name). `fd` is O_PATH and the table's from now on, or
+    `opened` by a guest, which it stays: inode_reach_by() has to follow then, and the mount has file handles.
     """
     cdef uint64_t hash = key_hash(mount, stat.stx_ino)
     cdef Shard *shard = shard_of(table, hash)
@@ -207,7 +209,8 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     cdef Inode *inode
     if table.mounts[mount].owner == OWNER_ELSEWHERE:
         drop_if_gone(table, mount, stat.stx_ino)
-    fetch_add32(&table.account.cached, 1)
+    if not opened:
+        fetch_add32(&table.account.cached, 1)
     handle.handle_bytes = 0
     lock(&shard.lock)
     while True:
@@ -220,8 +223,13 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
                 lost = inode if inode_lose(table, shard, inode) else NULL
                 inode = NULL
             break
+        if inode.flags & INODE_BY_FILE and inode.kind == stat.stx_mode & S_IFMT:
+            if not opened:
+                store_fd(inode, fd)
+                cache_insert(table, shard, inode)
+            break
         # Evicted: the same number may be another file by now. Its handle tells, which is not asked for under the lock.
-        if inode.handle_size and not have_handle:
+        if inode.handle_size and not have_handle and (same_birth(inode, stat) or inode.flags & INODE_BY_CTIME):
             unlock(&shard.lock)
             have_handle = True
             if file_handle(fd, &handle) < 0:
@@ -233,8 +241,9 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
                 inode.kind == stat.stx_mode & S_IFMT and inode.handle_size == handle.handle_bytes and (
                 not inode.handle_size or inode.handle_type == handle.handle_type and
                 memcmp(inode.handle, handle.f_handle, inode.handle_size) == 0):
-            store_fd(inode, fd)
-            cache_insert(table, shard, inode)
+            if not opened:
+                store_fd(inode, fd)
+                cache_insert(table, shard, inode)
         else:
             lost = inode if inode_lose(table, shard, inode) else NULL
             inode = NULL
@@ -245,17 +254,19 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
             unlock(&shard.lock)
             if lost != NULL:
                 inode_release(table, lost)
-            sys_close(fd)
-            fetch_sub32(&table.account.cached, 1)
+            if not opened:
+                sys_close(fd)
+                fetch_sub32(&table.account.cached, 1)
             return -ENOMEM
         fill(inode, mount, stat)
-        inode.fd = fd
         index_insert(table, shard, hash, inode)
-        cache_insert(table, shard, inode)
+        if not opened:
+            inode.fd = fd
+            cache_insert(table, shard, inode)
         fetch_add32(&table.known, 1)
         # Release: whoever finds the generation valid sees the record whole. One pin: the guest's.
         store_release64(&inode.state, inode.state | 1)
-    elif inode.fd != fd:
+    elif inode.fd != fd and not opened:
         spare = True
     known[0] = spare
     inode_recall(table, inode)

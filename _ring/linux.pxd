@@ -130,6 +130,7 @@ cdef extern from "linux.h" nogil:
         STATX_MNT_ID
         STATX_MODE
         STATX_MTIME
+        STATX_NLINK
         STATX_SIZE
         STATX_INO
         STATX_TYPE

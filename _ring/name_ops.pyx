@@ -4,9 +4,9 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from .caller cimport caller_enter, caller_ids, caller_leave
 from .descriptors cimport descriptors_open
-from .entries cimport check_name, enter_file, fill_attr_out, lookup_name
+from .entries cimport check_name, enter_created, enter_file, fill_attr_out, lookup_name
 from .extensions cimport SecurityContext, contexts_of
-from .file_ops cimport add_handle, host_flags, open_file
+from .file_ops cimport CREATED, MAY_HAVE_CHANGED, Opened, add_handle, host_flags, open_file
 from .fuse_abi cimport (
     FUSE_DONT_MASK, FUSE_SECURITY_CTX, fuse_attr_out, fuse_create_in, fuse_entry_out, fuse_link_in,
     fuse_mkdir_in, fuse_mknod_in, fuse_open_out, fuse_rename2_in, fuse_rename_in)
@@ -58,13 +58,17 @@ cdef inline uint32_t shown_mode(const Context *ctx, uint32_t mode, uint32_t umas
 
 cdef int describe(Context *ctx, Request *request, const Inode *parent, int fd, uint32_t mode, uint32_t umask,
                   uint32_t rdev) noexcept nogil:
-    """Notes what the host does not know of a new file: owner and mode (fake root), security contexts. 0, -errno."""
+    """Notes what the host does not know of a new file: owner and mode (fake root), security contexts. 1, or 0 where
+    there was nothing to note, or -errno.
+    """
     cdef SecurityContext contexts[CONTEXTS_MAX]
     cdef fuse_attr_out above
     cdef uint32_t gid = request.header.gid
     cdef int count, i
     cdef int error = 0
+    cdef bint noted = False
     if ctx.share.options.override_stat:
+        noted = True
         mode = shown_mode(ctx, mode, umask)
         if mode & S_IFMT != S_IFLNK and fill_attr_out(ctx, parent.fd, &above) == 0 and above.attr.mode & S_ISGID:
             gid = above.attr.gid
@@ -76,10 +80,11 @@ cdef int describe(Context *ctx, Request *request, const Inode *parent, int fd, u
         if count < 0:
             return count
         for i in range(count):
+            noted = True
             error = set_label(ctx, fd, contexts[i].name, contexts[i].label, contexts[i].size)
             if error < 0:
                 return error
-    return error
+    return error if error < 0 else noted
 
 
 cdef int describe_entry(Context *ctx, Request *request, const Inode *parent, uint32_t mode, uint32_t umask,
@@ -97,7 +102,7 @@ cdef int describe_entry(Context *ctx, Request *request, const Inode *parent, uin
     error = inode_fd(&ctx.share.inodes, inode)
     if error >= 0:
         error = describe(ctx, request, parent, inode.fd, mode, umask, rdev)
-        if error == 0:
+        if error > 0:
             error = fill_attr_out(ctx, inode.fd, &attributes)
             if error == 0:
                 out.attr = attributes.attr
@@ -245,8 +250,8 @@ cdef int enter_new(Context *ctx, Request *request, Inode *parent, int parent_fd,
     cdef linux_statx stat
     cdef uint32_t mode = S_IFREG | args.mode & 0o7777
     cdef int error = describe(ctx, request, parent, fd, mode, args.umask, 0)
-    if error == 0:
-        error = enter_file(ctx, fd, parent if name != NULL else NULL, name, out)
+    if error >= 0:
+        error = enter_created(ctx, fd, error > 0, parent if name != NULL else NULL, name, out)
     if error < 0:
         if name != NULL and sys_statx(fd, "", AT_EMPTY_PATH, STATX_INO, &stat) == 0:
             undo(parent_fd, name, stat.stx_ino, 0)
@@ -256,7 +261,7 @@ cdef int enter_new(Context *ctx, Request *request, Inode *parent, int parent_fd,
 
 
 cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, const char *name,
-                  const fuse_create_in *args, fuse_entry_out *out) noexcept nogil:
+                  const fuse_create_in *args, Opened *how, fuse_entry_out *out) noexcept nogil:
     """Creates and opens the file as the caller, or opens the one that is there. fd or -errno."""
     cdef int flags = host_flags(ctx, args.flags) & ~O_TRUNC | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK
     cdef int fd, error, _i
@@ -266,10 +271,12 @@ cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, 
             return error
         fd = sys_openat(parent_fd, name, flags, host_mode(ctx, args.mode & 0o7777, args.umask))
         caller_leave(ctx, request)
+        how[0] = CREATED
         if fd >= 0:
             return enter_new(ctx, request, parent, parent_fd, name, fd, args, out)
         if fd != -EEXIST or args.flags & O_EXCL:
             return fd
+        how[0] = MAY_HAVE_CHANGED
         fd = open_existing(ctx, parent, parent_fd, name, args.flags, args.open_flags, out)
         if fd != -ENOENT:
             return fd
@@ -278,10 +285,10 @@ cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, 
 
 
 cdef int reply_opened(Context *ctx, Request *request, Inode *parent, int fd, uint32_t flags,
-                      Created *out) noexcept nogil:
+                      Opened how, Created *out) noexcept nogil:
     """Answers CREATE and TMPFILE, whose file is open, or with the -errno that `fd` is; lets go of the parent."""
     # add_handle also gives the place back that was reserved, where nothing was opened.
-    cdef int error = add_handle(ctx, fd, out.entry.nodeid, flags, False, False, &out.open)
+    cdef int error = add_handle(ctx, fd, out.entry.nodeid, flags, False, how, &out.open)
     if error < 0 and fd >= 0:
         inode_forget(&ctx.share.inodes, out.entry.nodeid, 1)
     inode_release(&ctx.share.inodes, parent)
@@ -293,6 +300,7 @@ cdef int op_create(Context *ctx, Request *request) noexcept nogil:
     cdef const char *name = next_name(request)
     cdef Inode *parent
     cdef int parent_fd, fd
+    cdef Opened how = MAY_HAVE_CHANGED
     cdef Created out
     if check_name(name) < 0:
         return -EINVAL
@@ -304,8 +312,8 @@ cdef int op_create(Context *ctx, Request *request) noexcept nogil:
     if fd < 0:
         inode_release(&ctx.share.inodes, parent)
         return fd
-    return reply_opened(ctx, request, parent, open_new(ctx, request, parent, parent_fd, name, args, &out.entry),
-                        args.flags, &out)
+    fd = open_new(ctx, request, parent, parent_fd, name, args, &how, &out.entry)
+    return reply_opened(ctx, request, parent, fd, args.flags, how, &out)
 
 
 cdef int op_tmpfile(Context *ctx, Request *request) noexcept nogil:
@@ -333,7 +341,7 @@ cdef int op_tmpfile(Context *ctx, Request *request) noexcept nogil:
             fd = -EOPNOTSUPP   # how a file system says that it cannot
         if fd >= 0:
             fd = enter_new(ctx, request, parent, parent_fd, NULL, fd, args, &out.entry)
-    return reply_opened(ctx, request, parent, fd, args.flags, &out)
+    return reply_opened(ctx, request, parent, fd, args.flags, CREATED, &out)
 
 
 cdef Inode *known_at(Context *ctx, int parent_fd, const char *name, linux_statx *stat) noexcept nogil:

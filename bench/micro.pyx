@@ -11,6 +11,7 @@ from virtiofsd._ring.descriptors cimport Descriptors, descriptors_init
 from virtiofsd._ring.fuse_abi cimport fuse_attr_out, fuse_in_header
 from virtiofsd._ring.inode_lifetime cimport inode_acquire, inode_release
 from virtiofsd._ring.inode_table cimport Inode, InodeTable
+from virtiofsd._ring.handles cimport HandleTable
 from virtiofsd._ring.inodes cimport inode_add, inode_count_lookup, inodes_create, inodes_destroy, mount_of
 from virtiofsd._ring.kept cimport KeptFiles
 from virtiofsd._ring.linux cimport AT_EMPTY_PATH, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, linux_statx, sys_statx
@@ -147,6 +148,7 @@ cdef class Inodes:
 
     cdef InodeTable table
     cdef Descriptors account
+    cdef HandleTable files
     cdef KeptFiles kept
     cdef linux_statx stat
     cdef uint64_t *nodeids
@@ -159,7 +161,7 @@ cdef class Inodes:
         cdef bint known = False
         cdef int error, proc = os.open("/proc/self/fd", os.O_PATH)
         descriptors_init(&self.account, 1 << 20)
-        error = inodes_create(&self.table, &self.account, &self.kept, os.open(path, os.O_PATH), proc)
+        error = inodes_create(&self.table, &self.account, &self.files, &self.kept, os.open(path, os.O_PATH), proc)
         self.made, self.count = True, count
         self.nodeids = <uint64_t *>calloc(count, sizeof(uint64_t))
         if error < 0 or self.nodeids == NULL:
@@ -170,8 +172,8 @@ cdef class Inodes:
         self.mount = <uint32_t>mount_of(&self.table, &self.stat)
         for i in range(count):
             self.stat.stx_ino = self.number(i)
-            if inode_add(&self.table, self.mount, &self.stat, os.open(path, os.O_PATH), NULL, NULL, &self.nodeids[i],
-                         &known) < 0:
+            if inode_add(&self.table, self.mount, &self.stat, os.open(path, os.O_PATH), False, NULL, NULL,
+                         &self.nodeids[i], &known) < 0:
                 raise MemoryError
 
     def __dealloc__(self):
