@@ -101,6 +101,16 @@ cdef struct Chunk:
     uint64_t highest
 
 
+# What is known of a class of operations on a mount: see slowness.pyx.
+cdef struct Slowness:
+    uint32_t slow               # it is the pool's
+    uint32_t quick              # in a row, since then
+    uint32_t relapses           # it was slow again soon after it had been taken for quick
+    uint64_t slow_at_us         # when one was slow last
+    uint64_t done_at_us         # when the pool was last done with one
+    uint64_t forgiven_at_us
+
+
 cdef struct Mount:
     uint64_t device
     uint64_t id
@@ -108,9 +118,7 @@ cdef struct Mount:
     uint32_t how                # a MountHow
     uint32_t no_nowait          # RWF_NOWAIT is not supported
     uint32_t owner              # whose file system it is: see file_system_owner
-    uint32_t slow[SLOW_CLASSES]     # see slowness.pyx
-    uint32_t quick[SLOW_CLASSES]
-    uint64_t slow_at_us[SLOW_CLASSES]
+    Slowness slowness[SLOW_CLASSES]
 
 
 cdef struct InodeTable:

@@ -3,18 +3,25 @@
 A class of operations that has taken long twice within a short time, on a worker, is carried out by the pool from then
 on, for files of that mount; when it has been quick in the pool often enough in a row, workers do it themselves again.
 A single slow one says little: the thread may only have waited for a CPU.
+
+In the pool several run at once, and those that wait for the same lock (WRITEs to one file) all take long. So one that
+is done just after another counts as quick as well. Where that was a mistake, as they slept side by side, it takes
+longer each time until the next one.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32, store_relaxed32
+from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32, load_relaxed64, store_relaxed32, store_relaxed64
 from .inode_lifetime cimport inode_acquire, inode_release
-from .inode_table cimport Inode, InodeTable, Mount
+from .inode_table cimport Inode, InodeTable, Mount, Slowness
 
 cdef enum:
     TWICE_WITHIN_US = 200000
-    QUICK_US = 200
+    QUICK_US = 500
     FORGIVEN = 64            # quick ones in a row
+    GRACE_US = 20000         # after that: some are still in the pool, and a worker may wait for them
+    RELAPSE_US = 1000000     # of being slow again: forgiven too early
+    RELAPSES_MAX = 10        # each doubles the number that it takes
 
 
 cdef Mount *mount_of_node(InodeTable *table, uint64_t nodeid) noexcept nogil:
@@ -31,32 +38,48 @@ cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint
                         uint64_t now_us) noexcept nogil:
     """A worker has carried out an operation of the class."""
     cdef Mount *mount
+    cdef Slowness *known
     if took_us < SLOW_US or which == CLASS_NONE:
         return
     mount = mount_of_node(table, nodeid)
     if mount == NULL:
         return
-    if now_us - mount.slow_at_us[which] > TWICE_WITHIN_US:
-        mount.slow_at_us[which] = now_us
+    known = mount.slowness + which
+    if now_us - known.forgiven_at_us < GRACE_US:
         return
-    store_relaxed32(&mount.quick[which], 0)
-    if not load_relaxed32(&mount.slow[which]):
-        store_relaxed32(&mount.slow[which], 1)
-        fetch_add32(&table.slow_classes, 1)
+    if now_us - known.slow_at_us > TWICE_WITHIN_US:
+        known.slow_at_us = now_us
+        return
+    store_relaxed32(&known.quick, 0)
+    if load_relaxed32(&known.slow):
+        return
+    if now_us - known.forgiven_at_us > RELAPSE_US:
+        known.relapses = 0
+    elif known.relapses < RELAPSES_MAX:
+        known.relapses += 1
+    store_relaxed32(&known.slow, 1)
+    fetch_add32(&table.slow_classes, 1)
 
 
-cdef void slowness_forgive(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t took_us) noexcept nogil:
+cdef void slowness_forgive(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t took_us,
+                           uint64_t now_us) noexcept nogil:
     """The pool has carried out an operation of the class."""
     cdef Mount *mount
+    cdef Slowness *known
+    cdef bint quick
     if not load_relaxed32(&table.slow_classes) or which == CLASS_NONE:
         return
     mount = mount_of_node(table, nodeid)
-    if mount == NULL or not load_relaxed32(&mount.slow[which]):
+    if mount == NULL or not load_relaxed32(&mount.slowness[which].slow):
         return
-    if took_us > QUICK_US:
-        store_relaxed32(&mount.quick[which], 0)
-    elif fetch_add32(&mount.quick[which], 1) == FORGIVEN:
-        store_relaxed32(&mount.slow[which], 0)
+    known = mount.slowness + which
+    quick = took_us <= QUICK_US or now_us - load_relaxed64(&known.done_at_us) <= QUICK_US
+    store_relaxed64(&known.done_at_us, now_us)
+    if not quick:
+        store_relaxed32(&known.quick, 0)
+    elif fetch_add32(&known.quick, 1) == <uint32_t> FORGIVEN << known.relapses:
+        known.forgiven_at_us = now_us
+        store_relaxed32(&known.slow, 0)
         fetch_sub32(&table.slow_classes, 1)
 
 
@@ -66,4 +89,4 @@ cdef bint slowness_expected(InodeTable *table, uint64_t nodeid, uint32_t which) 
     if not load_relaxed32(&table.slow_classes) or which == CLASS_NONE:
         return False
     mount = mount_of_node(table, nodeid)
-    return mount != NULL and load_relaxed32(&mount.slow[which]) != 0
+    return mount != NULL and load_relaxed32(&mount.slowness[which].slow) != 0

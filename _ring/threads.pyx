@@ -55,11 +55,13 @@ cdef void run_request(Thread *thread, Request *request) noexcept nogil:
     cdef Engine *engine = thread.pool.engine
     cdef const Operation *operation = operation_of(request.header.opcode)
     cdef uint64_t start = ticks_now()
+    cdef uint64_t now
     if perform(&thread.ctx, request, operation) == WAITS:
         wait_for_lock(engine, request)
         return
+    now = ticks_now()
     slowness_forgive(&engine.share.inodes, request.header.nodeid, operation.slow_class,
-                     (ticks_now() - start) / engine.ticks_per_us)
+                     (now - start) / engine.ticks_per_us, now / engine.ticks_per_us)
     complete(engine, request)
     signal(engine, request.queue)
     give_request(engine, request)

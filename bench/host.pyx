@@ -88,7 +88,9 @@ cdef struct host_t:
     uint64_t count
     uint64_t cycle
     uint64_t position
-    iovec pages[MAX_PAGES]
+    iovec *pages            # MAX_PAGES for each buffer
+    uint32_t buffers
+    uint32_t turn           # whose turn it is
     uint8_t *listing
     int opened
     uint64_t done
@@ -105,16 +107,18 @@ cdef inline uint64_t clock_now(int clock) noexcept nogil:
 
 
 cdef int64_t transfer(host_t *host, const call_t *call, int fd) noexcept nogil:
-    """READ or WRITE of `size` bytes in scattered pages."""
+    """READ or WRITE of `size` bytes in scattered pages; the next one is in the next buffer's."""
+    cdef iovec *pages = host.pages + <size_t>host.turn * MAX_PAGES
     cdef int count = <int>((call.size + PAGE - 1) / PAGE)
     cdef size_t last = call.size - <size_t>(count - 1) * PAGE
     cdef ssize_t moved
-    host.pages[count - 1].iov_len = last
+    host.turn = (host.turn + 1) % host.buffers
+    pages[count - 1].iov_len = last
     if call.kind == READ:
-        moved = preadv(fd, host.pages, count, <int64_t>call.offset)
+        moved = preadv(fd, pages, count, <int64_t>call.offset)
     else:
-        moved = pwritev(fd, host.pages, count, <int64_t>call.offset)
-    host.pages[count - 1].iov_len = PAGE
+        moved = pwritev(fd, pages, count, <int64_t>call.offset)
+    pages[count - 1].iov_len = PAGE
     if moved >= 0:
         host.bytes += <uint64_t>moved
         return 0 if moved == call.size else -1
@@ -203,14 +207,18 @@ cdef void run(host_t *host, uint64_t limit, uint64_t deadline) noexcept nogil:
 
 
 cdef class HostLoop:
-    """Runs a program of calls (bench/calls.py) in cycles of `cycle`, as a Generator runs its operations."""
+    """Runs a program of calls (bench/calls.py) in cycles of `cycle`, as a Generator runs its operations.
+
+    Data goes to and from `buffers` of 1 MiB in turn: as many as a guest has requests in flight, since fewer would stay
+    in the CPU's cache.
+    """
 
     cdef host_t host
     cdef object memory
     cdef list names
 
-    def __init__(self, calls, memory, *, int cycle=1):
-        cdef int i
+    def __init__(self, calls, memory, *, int cycle=1, uint32_t buffers=1):
+        cdef uint32_t i
         cdef call_t *call
         if not calls or cycle < 1 or len(calls) % cycle:
             raise ValueError(f"{len(calls)} calls are no whole number of cycles of {cycle}")
@@ -219,9 +227,11 @@ cdef class HostLoop:
         self.host.calls = <call_t *>calloc(len(calls), sizeof(call_t))
         self.host.listing = <uint8_t *>calloc(1, LISTING)
         self.host.samples = <uint32_t *>calloc(SAMPLES, sizeof(uint32_t))
-        if not (self.host.calls and self.host.listing and self.host.samples):
+        self.host.buffers = buffers
+        self.host.pages = <iovec *>calloc(<size_t>buffers * MAX_PAGES, sizeof(iovec))
+        if not (self.host.calls and self.host.listing and self.host.samples and self.host.pages):
             raise MemoryError
-        for i, page in enumerate(memory.alloc_pages(MAX_PAGES, True)):
+        for i, page in enumerate(memory.alloc_pages(buffers * MAX_PAGES, True)):
             self.host.pages[i].iov_base = <void *><uintptr_t>memory.host(page, PAGE)
             self.host.pages[i].iov_len = PAGE
         call = self.host.calls
@@ -238,6 +248,7 @@ cdef class HostLoop:
         free(self.host.calls)
         free(self.host.listing)
         free(self.host.samples)
+        free(self.host.pages)
 
     def run(self, *, int64_t count=0, double seconds=0.0, cpu=None):
         """As Generator.run. Latencies are those of cycles."""

@@ -26,7 +26,7 @@ CROWDED_LONGER = 4      # a scheduler needs its time slices, of milliseconds, to
 SPINNING, SLEEPING = "spinning", "sleeping"
 LEAD_IN = 0.02          # seconds of the same before what is timed
 COUNT_SECONDS = 0.1     # of the pass that counts system calls
-HOST_MIB = 8
+HOST_MIB = 4            # for each request in flight: the pages are scattered over twice their size
 
 
 class Variant(NamedTuple):
@@ -156,11 +156,11 @@ def count_calls(session: Session, guest: Guest, fresh: bool) -> float | None:
     return count.calls / result.operations
 
 
-def host_round(program: HostProgram, seconds: float, fresh: bool, cpus: Cpus, placement: str,
+def host_round(program: HostProgram, seconds: float, fresh: bool, cpus: Cpus, variant: Variant,
                own: Sequence[int]) -> Round:
-    with GuestMemory.simple(HOST_MIB) as memory:
-        loop = HostLoop(program.calls, memory, cycle=program.cycle)
-        cpu = cpus.daemon[0] if placement == APART else None
+    with GuestMemory.simple(HOST_MIB * variant.depth) as memory:
+        loop = HostLoop(program.calls, memory, cycle=program.cycle, buffers=variant.depth)
+        cpu = cpus.daemon[0] if variant.placement == APART else None
         if not fresh:
             loop.run(seconds=LEAD_IN, cpu=cpu)
         load = Load.now(own)
@@ -224,7 +224,7 @@ def measure_variant(row: Row, variant: Variant, sessions: Sequence[Session], str
         assert row.host
         place = Place(share)
         try:
-            measured = host_round(row.host(place), seconds, row.fresh, cpus, variant.placement, own)
+            measured = host_round(row.host(place), seconds, row.fresh, cpus, variant, own)
             found.setdefault(HOST, Measured()).rounds.append(measured)
         finally:
             place.close()
