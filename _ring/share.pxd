@@ -90,6 +90,7 @@ cdef struct Context:
     uint64_t inheritable
     uint64_t calls[OPCODES]
     uint64_t errors[OPCODES]
+    uint32_t usual[OPCODES]      # ticks that a request takes, lately and on a queue's worker
     Handle handle                # of a request that comes without one, while it is served
     uint8_t *scratch
 

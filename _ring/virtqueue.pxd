@@ -70,6 +70,11 @@ cdef inline uint16_t avail_entry(const Virtqueue *queue, uint16_t index) noexcep
     return le16(load_relaxed16(queue.avail + 2 + (index & (queue.size - 1))))
 
 
+cdef inline uint16_t ring_unsignalled(const Virtqueue *queue) noexcept nogil:
+    """How many chains were returned since the last ring_signal(). Without the lock: others may do either just now."""
+    return <uint16_t> (load_relaxed16(&queue.next_used) - load_relaxed16(&queue.signalled_used))
+
+
 cdef bint ring_place(Virtqueue *queue, virtio_desc *desc, uint16_t *avail, uint16_t *used) noexcept nogil
 cdef int ring_next(Virtqueue *queue, uint16_t *head) noexcept nogil
 cdef bint ring_kicks_on(Virtqueue *queue) noexcept nogil

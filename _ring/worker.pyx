@@ -16,15 +16,18 @@ from .operations cimport SLEEPS, Operation, perform, prepare
 from .polling cimport poll_begin, poll_end, poll_learn
 from .pool cimport Pool, Thread, pool_nudge, pool_offer, pool_submit
 from .request cimport WOULD_SLEEP, Request
+from .share cimport Context
 from .slowness cimport slowness_expected, slowness_note
 from .ticks cimport ticks_now
-from .virtqueue cimport Virtqueue, ring_kicks_off, ring_kicks_on
+from .virtqueue cimport Virtqueue, ring_kicks_off, ring_kicks_on, ring_unsignalled
 from .watched cimport watchdog_arm
 
 cdef enum:
     TURN = 64             # requests of one queue before the worker's next one has its turn
-    HOLD_US = 10          # between looks whether the driver waits for what has been published
-    LONG_BYTES = 16384    # a transfer that takes longer than that
+    HOLD_REPLIES = 6      # that share a signal
+    HOLD_US = 20          # that a reply may be held back for others, at most
+    LONG_BYTES = 16384    # a transfer that may take longer than that
+    LEARNING = 8          # the part that one request has of what is usual
     WAKE = 0xffffffffU    # in an epoll event: not a queue's kick
     EVENTS = 16
 
@@ -141,6 +144,20 @@ cdef inline bint leads(const Lead *lead) noexcept nogil:
     return load_relaxed32(&lead.worker.watched.leader) == lead.token and not load_relaxed32(&lead.worker.stopping)
 
 
+cdef inline void learn(Context *ctx, uint32_t opcode, uint64_t took) noexcept nogil:
+    """What a request of this kind usually takes. Half a second is as long as anything."""
+    cdef int64_t difference = <int64_t> (took if took < 1 << 30 else 1 << 30) - ctx.usual[opcode]
+    ctx.usual[opcode] = <uint32_t> (ctx.usual[opcode] + difference / LEARNING)
+
+
+cdef inline bint too_long(const Lead *lead, const Virtqueue *queue, const Request *request,
+                          uint64_t now) noexcept nogil:
+    """Whether what was published already had better not wait until this request is answered."""
+    return (now - queue.looked_at + lead.thread.ctx.usual[request.header.opcode]
+            > HOLD_US * lead.worker.engine.ticks_per_us
+            or request.chain.readable_bytes + request.chain.writable_bytes > LONG_BYTES)
+
+
 cdef void serve_request(Lead *lead, Request *request, const Operation *operation) noexcept nogil:
     """One request that has been prepared: answered here, or handed to the pool."""
     cdef Worker *worker = lead.worker
@@ -155,6 +172,7 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
         now = ticks_now()
         if load_relaxed32(&worker.watched.leader) == lead.token:
             store_relaxed32(&worker.watched.in_call, 0)
+        learn(&lead.thread.ctx, request.header.opcode, now - start)
         if now - start > worker.engine.slow_ticks:
             slowness_note(inodes, request.header.nodeid, operation.slow_class,
                           (now - start) / worker.engine.ticks_per_us, now / worker.engine.ticks_per_us)
@@ -170,13 +188,13 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
     """Serves what is available, a turn of it at most. True: there may be more.
 
     A driver that waits is woken by the first reply, so that it is awake when the next ones are there; those share a
-    signal, but for no longer than HOLD_US.
+    signal: a few of them, and none waits for longer than HOLD_US, as far as can be foreseen.
     """
     cdef Engine *engine = lead.worker.engine
     cdef const Operation *operation
     cdef Request *request
     cdef bint held = False
-    cdef uint64_t now
+    cdef uint64_t now = 0
     cdef int got, _turn
     for _turn in range(TURN):
         if lead.thread.spare == NULL:
@@ -195,15 +213,15 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
             if operation == NULL:
                 complete(engine, request)
             else:
-                if held and request.chain.readable_bytes + request.chain.writable_bytes > LONG_BYTES:
+                if held and too_long(lead, queue, request, now):
+                    queue.looked_at = now
                     signal(engine, queue)
-                    held = False
                 serve_request(lead, request, operation)
                 if not leads(lead):
                     signal(engine, queue)
                     return False
         now = ticks_now()
-        held = now - queue.looked_at <= HOLD_US * engine.ticks_per_us
+        held = now - queue.looked_at <= HOLD_US * engine.ticks_per_us and ring_unsignalled(queue) < HOLD_REPLIES
         if not held:
             queue.looked_at = now
             signal(engine, queue)
