@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from "atomics.h" nogil:
     uint8_t load_relaxed8(const uint8_t *p)
     uint8_t load_acquire8(const uint8_t *p)
+    void store_release8(uint8_t *p, uint8_t value)
     void store_relaxed8(uint8_t *p, uint8_t value)
     uint16_t load_relaxed16(const uint16_t *p)
     uint16_t load_acquire16(const uint16_t *p)

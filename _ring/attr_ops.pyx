@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
+from .atomics cimport load_relaxed32, store_relaxed32
 from .caller cimport join_group, keep_suid, leave_group
 from .entries cimport (
     check_name, cuts_much, enter_file, fill_attr, fill_attr_out, fill_attr_valid, is_dot, is_dotdot, lookup_name,
@@ -18,10 +19,10 @@ from .inode_table cimport INODE_ROOT, Inode
 from .inodes cimport inode_forget
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, EACCES, EBADF, EINVAL, EISDIR, ENOENT,
-    EOPNOTSUPP, ESTALE, O_NOFOLLOW, O_PATH, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, STATX_BASIC_STATS,
+    ENOSYS, EOPNOTSUPP, EPERM, ESTALE, O_NOFOLLOW, O_PATH, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, STATX_BASIC_STATS,
     STATX_BTIME, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, linux_statx, linux_statx_time, memset, sys_close,
-    sys_fchmodat, sys_fchownat, sys_ftruncate, sys_openat, sys_readlinkat, sys_statx, sys_truncate, sys_utimensat,
-    timespec)
+    sys_fchmodat, sys_fchmodat2, sys_fchownat, sys_ftruncate, sys_openat, sys_readlinkat, sys_statx, sys_truncate,
+    sys_utimensat, timespec)
 from .mutex cimport lock, unlock
 from .override cimport override_change, override_host_mode, override_show
 from .request cimport WOULD_SLEEP, Request, next_bytes, next_name, reply
@@ -193,6 +194,19 @@ cdef int change_owner(Context *ctx, const fuse_setattr_in *args, int fd) noexcep
     return error if error < 0 else drop_capabilities(ctx, fd)
 
 
+cdef int change_host_mode(Context *ctx, int fd, uint32_t mode) noexcept nogil:
+    """By the descriptor itself, or where that is not to be had (before Linux 6.6) through /proc, which takes longer."""
+    cdef char name[16]
+    cdef int error = -ENOSYS
+    if not load_relaxed32(&ctx.share.no_fchmodat2):
+        error = sys_fchmodat2(fd, "", mode, AT_EMPTY_PATH)
+        if error == -ENOSYS:
+            store_relaxed32(&ctx.share.no_fchmodat2, 1)
+    if error == -ENOSYS or error == -EPERM:     # which container run-times say of what they do not know
+        error = sys_fchmodat(ctx.share.proc_fd, decimal(name, fd), mode)
+    return error
+
+
 cdef int change_noted(Context *ctx, const fuse_setattr_in *args, const Inode *inode, int fd) noexcept nogil:
     """Owner and mode, kept in an attribute; the host's mode follows as far as the daemon can live with it."""
     cdef fuse_attr attr
@@ -217,16 +231,15 @@ cdef int change_noted(Context *ctx, const fuse_setattr_in *args, const Inode *in
                             args.gid if args.valid & FATTR_GID else <uint32_t> ID_NONE, mode)
     unlock(&ctx.share.override_lock)
     if error == 0 and args.valid & FATTR_MODE:
-        error = sys_fchmodat(ctx.share.proc_fd, decimal(name, fd), override_host_mode(inode.kind | args.mode & 0o7777))
+        error = change_host_mode(ctx, fd, override_host_mode(inode.kind | args.mode & 0o7777))
     return error
 
 
 cdef int change_mode(Context *ctx, const fuse_setattr_in *args, const Inode *inode, int fd) noexcept nogil:
-    cdef char name[16]
     if inode.kind == S_IFLNK:
         return -EOPNOTSUPP
     keep_suid(ctx, True)
-    return sys_fchmodat(ctx.share.proc_fd, decimal(name, fd), args.mode & 0o7777)
+    return change_host_mode(ctx, fd, args.mode & 0o7777)
 
 
 cdef int change(Context *ctx, Request *request, const fuse_setattr_in *args, Inode *inode, int fd) noexcept nogil:

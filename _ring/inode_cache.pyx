@@ -3,8 +3,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    compare_exchange64, fetch_add32, fetch_add64, fetch_sub32, fetch_sub64, load_acquire32, load_acquire64,
-    load_relaxed32, store_release32)
+    compare_exchange64, fetch_add32, fetch_add64, fetch_sub32, fetch_sub64, load_acquire8, load_acquire32,
+    load_acquire64, load_relaxed32, store_release32, store_release8)
 from .descriptors cimport descriptors_over_budget
 from .freshness cimport settles_in
 from .handles cimport Handle, handle_in, handle_release
@@ -14,7 +14,7 @@ from .inode_table cimport (
     MOUNT_UNKNOWN, NONE, PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash,
     shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENODATA, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
     O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, OWNER_LOCAL, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
     STATX_NLINK, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, decimal, file_system_owner, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
     sched_yield, sys_close, sys_futex_wait, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat,
@@ -54,9 +54,10 @@ cdef int file_handle(int fd, linux_file_handle *handle) noexcept nogil:
 
 
 cdef void note_handle(Inode *inode, const linux_file_handle *handle) noexcept nogil:
+    """Once; it stays the same."""
     inode.handle_type = <uint8_t> handle.handle_type
-    inode.handle_size = <uint8_t> handle.handle_bytes
     memcpy(inode.handle, handle.f_handle, handle.handle_bytes)
+    store_release8(&inode.handle_size, <uint8_t> handle.handle_bytes)
 
 
 cdef bint same_birth(const Inode *inode, const linux_statx *stat) noexcept nogil:
@@ -146,9 +147,8 @@ cdef int reopen(InodeTable *table, Inode *inode) noexcept nogil:
         fd = open_again(table, file.fd)
         handle_release(table.handles, file)
         return adopt(table, inode, fd)
-    if inode.handle_size:
-        return adopt(table, inode, open_by_handle(table, inode))
-    return reopen_by_name(table, inode)
+    fd = open_by_handle(table, inode, O_PATH | O_NOFOLLOW)
+    return reopen_by_name(table, inode) if fd == -ENODATA else adopt(table, inode, fd)
 
 
 cdef int open_again(InodeTable *table, int fd) noexcept nogil:
@@ -160,16 +160,19 @@ cdef int open_again(InodeTable *table, int fd) noexcept nogil:
     return found
 
 
-cdef int open_by_handle(InodeTable *table, Inode *inode) noexcept nogil:
+cdef int open_by_handle(InodeTable *table, const Inode *inode, int flags) noexcept nogil:
+    """fd, -errno; -ENODATA: the record has no handle."""
     cdef linux_file_handle handle
     cdef int through = table.mounts[inode.mount].fd
     cdef int fd
-    handle.handle_bytes = inode.handle_size
+    handle.handle_bytes = load_acquire8(&inode.handle_size)     # acquire: with the handle
+    if handle.handle_bytes == 0:
+        return -ENODATA
     handle.handle_type = inode.handle_type
     memcpy(handle.f_handle, inode.handle, inode.handle_size)
-    fd = sys_open_by_handle_at(through, &handle, O_PATH | O_NOFOLLOW)
+    fd = sys_open_by_handle_at(through, &handle, flags)
     if (fd == -EMFILE or fd == -ENFILE) and inodes_evict(table, EVICT_TRIES):
-        fd = sys_open_by_handle_at(through, &handle, O_PATH | O_NOFOLLOW)
+        fd = sys_open_by_handle_at(through, &handle, flags)
     return fd
 
 

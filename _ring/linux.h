@@ -185,6 +185,9 @@ static inline int sys_linkat(int from_dir, const char *from, int to_dir, const c
 static inline int sys_fchmodat(int dir, const char *path, unsigned mode) {
     SYS_RETRIED(syscall(SYS_fchmodat, dir, path, mode));
 }
+static inline int sys_fchmodat2(int dir, const char *path, unsigned mode, int flags) {
+    SYS_RETRIED(syscall(SYS_fchmodat2, dir, path, mode, flags));
+}
 static inline int sys_fchownat(int dir, const char *path, unsigned uid, unsigned gid, int flags) {
     SYS_RETRIED(fchownat(dir, path, uid, gid, flags));
 }

@@ -301,6 +301,7 @@ cdef extern from "linux.h" nogil:
     int sys_renameat2(int source_dir, const char *source, int to_dir, const char *to, unsigned int flags)
     int sys_linkat(int source_dir, const char *source, int to_dir, const char *to, int flags)
     int sys_fchmodat(int dir, const char *path, unsigned int mode)
+    int sys_fchmodat2(int dir, const char *path, unsigned int mode, int flags)
     int sys_fchownat(int dir, const char *path, unsigned int uid, unsigned int gid, int flags)
     int sys_utimensat(int dir, const char *path, const timespec *times, int flags)
     int sys_truncate(const char *path, int64_t size)

@@ -70,6 +70,7 @@ cdef struct Share:
     uint32_t own_uid
     uint32_t own_gid
     uint32_t switches_ids        # it may act as other users
+    uint32_t no_fchmodat2        # the host's kernel has none
     uint64_t capabilities        # effective ones of the process
     const void *filter           # seccomp, of each thread of the data plane; NULL: none
     uint32_t filter_size         # instructions

@@ -33,7 +33,7 @@ THREAD = """
 
 # What a request needs (_ring/linux.h), and how a thread sets itself up for requests.
 DATA_PLANE = THREAD + """
-    close close_range copy_file_range dup fallocate fchdir fchmodat fchownat fcntl fdatasync flock fstat fstatfs fsync
+    close close_range copy_file_range dup fallocate fchdir fchmodat fchmodat2 fchownat fcntl fdatasync flock fstat fstatfs fsync
     ftruncate getdents64 getxattr ioctl linkat listxattr lseek mkdirat mknodat name_to_handle_at newfstatat
     open_by_handle_at openat pread64 preadv preadv2 pwritev pwritev2 read readlinkat readv removexattr renameat2
     setxattr statx symlinkat syncfs truncate unlinkat utimensat write writev
@@ -60,7 +60,7 @@ MUSL = "tkill"
 
 # Tried, and done without where there is no such thing. Of clone3 a filter cannot see what is to be made.
 OPTIONAL = """
-    alarm cachestat clone3 fchmodat2 get_mempolicy getxattrat inotify_add_watch inotify_init inotify_init1
+    alarm cachestat clone3 get_mempolicy getxattrat inotify_add_watch inotify_init inotify_init1
     inotify_rm_watch io_uring_enter io_uring_register io_uring_setup ioprio_get ioprio_set landlock_add_rule
     landlock_create_ruleset landlock_restrict_self listmount listxattrat lsm_get_self_attr map_shadow_stack mbind
     memfd_create memfd_secret mlock2 mlockall mseal munlockall openat2 perf_event_open pidfd_open pkey_alloc pkey_free
