@@ -218,6 +218,23 @@ cdef int enter_file(Context *ctx, int fd, Inode *parent, const char *name, fuse_
     return enter_opened(ctx, path_fd, parent, name, out)
 
 
+cdef int enter_linked(Context *ctx, int fd, Inode *parent, const char *name, fuse_entry_out *out) noexcept nogil:
+    """enter_file(), for an inode that has one more name: it is known, and `fd` is its descriptor."""
+    cdef linux_statx stat
+    cdef uint64_t nodeid
+    cdef int mount = identify(ctx, fd, IDENTITY, &stat)
+    cdef int error
+    if mount < 0:
+        return mount
+    nodeid = inode_count_lookup(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino, stat.stx_mode & S_IFMT)
+    if nodeid == 0:
+        return enter_file(ctx, fd, parent, name, out)
+    error = enter_known(ctx, nodeid, parent, name, <uint32_t> mount, &stat, out)
+    if error < 0:
+        inode_forget(&ctx.share.inodes, nodeid, 1)
+    return error
+
+
 cdef int identify_new(Context *ctx, int fd, linux_statx *stat) noexcept nogil:
     """identify(), for what was created just now.
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from .caller cimport caller_enter, caller_ids, caller_leave
 from .descriptors cimport descriptors_open
-from .entries cimport check_name, enter_created, enter_file, fill_attr_out, lookup_name
+from .entries cimport check_name, enter_created, enter_linked, fill_attr_out, lookup_name
 from .extensions cimport SecurityContext, contexts_of
 from .file_ops cimport CREATED, MAY_HAVE_CHANGED, Opened, add_handle, host_flags, open_file
 from .fuse_abi cimport (
@@ -214,10 +214,12 @@ cdef int op_link(Context *ctx, Request *request) noexcept nogil:
         old_fd = inode_fd(&ctx.share.inodes, old)
         error = old_fd
         if old_fd >= 0:
-            # Through /proc, since a link of the descriptor itself would need CAP_DAC_READ_SEARCH.
-            error = sys_linkat(ctx.share.proc_fd, decimal(old_name, old_fd), fd, name, AT_SYMLINK_FOLLOW)
+            error = sys_linkat(old_fd, "", fd, name, AT_EMPTY_PATH)
+            if error == -ENOENT:
+                # Without CAP_DAC_READ_SEARCH: through /proc, which takes longer.
+                error = sys_linkat(ctx.share.proc_fd, decimal(old_name, old_fd), fd, name, AT_SYMLINK_FOLLOW)
             if error == 0:
-                error = enter_file(ctx, old_fd, parent, name, &out)
+                error = enter_linked(ctx, old_fd, parent, name, &out)
         inode_release(&ctx.share.inodes, old)
     inode_release(&ctx.share.inodes, parent)
     return error if error < 0 else reply(request, &out, sizeof(out))
