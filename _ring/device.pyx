@@ -581,6 +581,7 @@ cdef class Device:
             "files_kept": load_acquire32(&self.engine.share.descriptors.kept),
             "threads": load_acquire32(&self.pool.threads),
             "threads_idle": load_acquire32(&self.pool.idle),
+            "classes_slow": load_acquire32(&self.engine.share.inodes.slow_classes),
             "session": load_acquire32(&self.engine.share.session),
             "name_bytes": load_acquire32(&self.engine.share.inodes.names.bytes),
             "lock_owners": load_acquire32(&self.engine.share.locks.owner_count),

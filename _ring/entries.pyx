@@ -4,17 +4,17 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport load_relaxed32, store_relaxed32
 from .fuse_abi cimport (
-    FUSE_ATTR_SUBMOUNT, FUSE_HANDLE_KILLPRIV_V2, FUSE_SUBMOUNTS, fuse_attr, fuse_attr_out, fuse_entry_out)
+    FUSE_ATTR_SUBMOUNT, FUSE_HANDLE_KILLPRIV_V2, FUSE_SUBMOUNTS, FUSE_WRITEBACK_CACHE, fuse_attr, fuse_attr_out, fuse_entry_out)
 from .ids cimport id_translate
 from .inode_cache cimport inode_fd, inodes_evict, mount_how, open_by_handle
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
 from .inode_table cimport MOUNT_HANDLES, Inode, InodeTable
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, EMFILE, ENFILE, ENXIO, ESTALE,
-    O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, OWNER_LOCAL, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP,
-    STATX_BASIC_STATS, STATX_BTIME, STATX_CTIME, STATX_MNT_ID, STATX_MTIME, STATX_SIZE, decimal, device_encode, linux_statx, sys_close,
-    sys_openat, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, EMFILE, ENFILE, ENXIO,
+    ESTALE, OWNER_LOCAL, O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, STATX_BASIC_STATS, STATX_BTIME,
+    STATX_CTIME, STATX_MNT_ID, STATX_MTIME, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, decimal,
+    device_encode, linux_statx, sys_close, sys_openat, sys_statx)
 from .override cimport override_show
 from .share cimport Context
 
@@ -235,6 +235,13 @@ cdef int enter_linked(Context *ctx, int fd, Inode *parent, const char *name, fus
     return error
 
 
+cdef inline bint by_handle_alone(const Context *ctx) noexcept nogil:
+    """Whether a file that the guest has closed needs no descriptor. A guest with a write-back cache has yet to tell the
+    times of what it has closed, and maybe removed by then: what has no name is found by a descriptor only.
+    """
+    return not ctx.share.flags & FUSE_WRITEBACK_CACHE
+
+
 cdef int identify_new(Context *ctx, int fd, linux_statx *stat) noexcept nogil:
     """identify(), for what was created just now.
 
@@ -261,7 +268,9 @@ cdef int enter_created(Context *ctx, int fd, bint described, Inode *parent, cons
     cdef int mount = identify(ctx, fd, IDENTITY, &stat) if described else identify_new(ctx, fd, &stat)
     if mount < 0:
         return mount
-    if table.remembers or mount_how(table, <uint32_t> mount, fd, S_IFREG) != MOUNT_HANDLES or \
+    # mount_how() also finds out whose the file system is.
+    if table.remembers or not by_handle_alone(ctx) or \
+            mount_how(table, <uint32_t> mount, fd, S_IFREG) != MOUNT_HANDLES or \
             load_relaxed32(&table.mounts[mount].owner) != OWNER_LOCAL:
         return enter_file(ctx, fd, parent, name, out)
     return enter(ctx, fd, True, <uint32_t> mount, &stat, parent, name, out)
@@ -286,7 +295,7 @@ cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil:
         flags |= O_DIRECTORY
     elif inode.kind != S_IFREG:
         return -ENXIO
-    else:
+    elif by_handle_alone(ctx):
         found = open_by_handle(&ctx.share.inodes, inode, flags)
         if found >= 0:
             return found

@@ -74,6 +74,29 @@ def test_what_was_deleted_while_it_was_open_stays_until_it_is_forgotten(guest: G
     guest.daemon.wait_for(inodes_closing=0, descriptors_cached=0)
 
 
+def test_what_is_deleted_when_it_is_closed_is_gone(guest: Guest) -> None:
+    node, fh = create(guest)
+    guest.fuse.release(node, fh)
+    guest.fuse.unlink(ROOT, "file")
+    with refused(errno.ESTALE):
+        guest.fuse.getattr(node)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["created", "opened again"])
+def test_a_guest_with_a_write_back_cache_may_come_back_to_what_it_has_closed_and_deleted(
+        connect: Connect, file_system: pathlib.Path, again: bool) -> None:
+    """It has its times to tell."""
+    guest = connect("--writeback", "--descriptor-timeout", "1", share=file_system)
+    node, fh = create(guest)
+    guest.fuse.release(node, fh)
+    if again:
+        guest.daemon.wait_for(descriptors_cached=0)
+        fh = guest.fuse.open(node, os.O_WRONLY).fh
+        guest.fuse.release(node, fh)
+    guest.fuse.unlink(ROOT, "file")
+    assert guest.fuse.setattr(node, mtime=5).attr_mtime == 5
+
+
 def test_a_session_may_end_while_a_created_file_is_open(guest: Guest) -> None:
     create(guest)
     guest.fuse.destroy()
