@@ -211,7 +211,6 @@ cdef int change_noted(Context *ctx, const fuse_setattr_in *args, const Inode *in
     """Owner and mode, kept in an attribute; the host's mode follows as far as the daemon can live with it."""
     cdef fuse_attr attr
     cdef linux_statx stat
-    cdef char name[16]
     cdef uint32_t mode = args.mode if args.valid & FATTR_MODE else <uint32_t> ID_NONE
     cdef int error = sys_statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &stat)
     if error < 0 or inode.kind == S_IFLNK:

@@ -8,7 +8,7 @@ from .fuse_abi cimport (
 from .ids cimport id_translate
 from .inode_cache cimport inode_fd, inodes_evict, mount_how, open_by_handle
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
-from .inode_table cimport MOUNT_HANDLES, Inode, InodeTable
+from .inode_table cimport MOUNT_HANDLES, MUCH, Inode, InodeTable, Mount
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, EMFILE, ENFILE, ENXIO,
@@ -23,7 +23,6 @@ cdef enum:
     TIMES = STATX_MTIME | STATX_CTIME
     SECOND = 1000000000
     UNKNOWN_LIKELY = 8   # lookups in a row that found an inode unknown: the next one will, too
-    MUCH = 1 << 20       # bytes of a file that are freed while a queue waits
     MAKE_ROOM = 32   # cached descriptors closed when the process has run out of them
 
 
@@ -258,22 +257,37 @@ cdef int identify_new(Context *ctx, int fd, linux_statx *stat) noexcept nogil:
     return mount
 
 
+cdef bint needs_descriptor(Context *ctx, const Inode *parent) noexcept nogil:
+    """Whether what is created in the directory has to have a descriptor of its own at once."""
+    cdef InodeTable *table = &ctx.share.inodes
+    cdef Mount *mount = table.mounts + parent.mount
+    # mount_how() also finds out whose the file system is.
+    return (table.remembers or not by_handle_alone(ctx)
+            or mount_how(table, parent.mount, parent.fd, S_IFDIR) != MOUNT_HANDLES
+            or load_relaxed32(&mount.owner) != OWNER_LOCAL)
+
+
 cdef int enter_created(Context *ctx, int fd, bint described, Inode *parent, const char *name,
                        fuse_entry_out *out) noexcept nogil:
-    """enter_file(), for what CREATE or TMPFILE has made: where its handle will find it later, its inode has no
-    descriptor but `fd` until the guest closes that. add_handle() has to follow. `described`: it was changed already.
+    """enter_file(), for what CREATE or TMPFILE (NULL name) has made in a directory, whose descriptor is open.
+
+    Where its handle will find the file later, its inode has no descriptor but `fd` until the guest closes that:
+    add_handle() has to follow. `described`: it was changed already.
     """
-    cdef InodeTable *table = &ctx.share.inodes
+    cdef Inode *found_in = parent if name != NULL else NULL
     cdef linux_statx stat
-    cdef int mount = identify(ctx, fd, IDENTITY, &stat) if described else identify_new(ctx, fd, &stat)
+    cdef int mount
+    if needs_descriptor(ctx, parent):
+        return enter_file(ctx, fd, found_in, name, out)
+    if described or not load_relaxed32(&ctx.share.inodes.mounts[parent.mount].born_whole):
+        mount = identify(ctx, fd, IDENTITY, &stat)
+    else:
+        mount = identify_new(ctx, fd, &stat)
     if mount < 0:
         return mount
-    # mount_how() also finds out whose the file system is.
-    if table.remembers or not by_handle_alone(ctx) or \
-            mount_how(table, <uint32_t> mount, fd, S_IFREG) != MOUNT_HANDLES or \
-            load_relaxed32(&table.mounts[mount].owner) != OWNER_LOCAL:
-        return enter_file(ctx, fd, parent, name, out)
-    return enter(ctx, fd, True, <uint32_t> mount, &stat, parent, name, out)
+    if <uint32_t> mount != parent.mount:
+        return enter_file(ctx, fd, found_in, name, out)
+    return enter(ctx, fd, True, <uint32_t> mount, &stat, found_in, name, out)
 
 
 cdef bint cuts_much(int fd, uint64_t size) noexcept nogil:

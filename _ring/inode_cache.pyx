@@ -10,13 +10,13 @@ from .freshness cimport settles_in
 from .handles cimport Handle, handle_in, handle_release
 from .inode_lifetime cimport cache_insert, cache_remove, inode_lose, inode_release
 from .inode_table cimport (
-    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_BY_FILE, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, MOUNT_NAMES,
-    MOUNT_UNKNOWN, NONE, PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash,
+    EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_BY_FILE, INODE_KEEP, INODE_NEW, INODE_REMEMBERED, MOUNT_HANDLES,
+    MOUNT_NAMES, MOUNT_UNKNOWN, MUCH, NONE, PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash,
     shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENODATA, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
     O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, OWNER_LOCAL, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
-    STATX_NLINK, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, decimal, file_system_owner, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
+    STATX_NLINK, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, decimal, file_system_born_whole, file_system_owner, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
     sched_yield, sys_close, sys_futex_wait, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat,
     sys_statx)
 from .mutex cimport lock, unlock
@@ -26,7 +26,6 @@ cdef enum:
     EVICT_TRIES = 64            # records that one search for a victim looks at
     IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
     LISTING = 4096
-    LARGE = 1 << 20             # bytes of a file that take long to be freed
     REOPEN_TRIES = 64           # parents that are opened on the way to one file, beyond its depth
 
 # What may become of a cached descriptor.
@@ -112,6 +111,7 @@ cdef int mount_how(InodeTable *table, uint32_t number, int fd, uint32_t kind) no
     if how != MOUNT_UNKNOWN:
         return how
     store_release32(&mount.owner, <uint32_t> file_system_owner(fd))
+    store_release32(&mount.born_whole, <uint32_t> file_system_born_whole(fd))
     if table.no_handles or file_handle(fd, &handle) < 0:
         how = MOUNT_NAMES
     else:
@@ -147,6 +147,10 @@ cdef int reopen(InodeTable *table, Inode *inode) noexcept nogil:
         fd = open_again(table, file.fd)
         handle_release(table.handles, file)
         return adopt(table, inode, fd)
+    # Another thread may have given it one, and the file been closed.
+    fd = <int> load_acquire32(<uint32_t *> &inode.fd)
+    if fd >= 0:
+        return fd
     fd = open_by_handle(table, inode, O_PATH | O_NOFOLLOW)
     return reopen_by_name(table, inode) if fd == -ENODATA else adopt(table, inode, fd)
 
@@ -299,7 +303,7 @@ cdef int adopt(InodeTable *table, Inode *inode, int fd) noexcept nogil:
     other = inode.fd
     if other < 0:
         store_fd(inode, fd)
-        inode.flags &= <uint8_t> ~INODE_BY_FILE
+        inode.flags &= <uint8_t> ~(INODE_BY_FILE | INODE_NEW)
         # Where the guest let go of it in the meantime, its last pin closes it; it is not in the cache.
         if is_guests(inode) or inode.children:
             cache_insert(table, shard, inode)
@@ -346,30 +350,41 @@ cdef void inode_return_fd(InodeTable *table, Handle *file) noexcept nogil:
 
 
 cdef void inode_reach_by(InodeTable *table, Inode *inode, uint64_t fh) noexcept nogil:
-    """A pinned inode that was added as `opened` is reached by this open file from now on, if by nothing else."""
+    """A pinned inode that was added as `opened` is reached by this open file from now on, if by nothing else yet."""
     cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
     lock(&shard.lock)
-    if inode.fd < 0 and not inode.handle_size:
+    if inode.flags & INODE_NEW:
         inode.lru_next = <uint32_t> fh
-        inode.flags |= INODE_BY_FILE
+        inode.flags = <uint8_t> (inode.flags & ~INODE_NEW | INODE_BY_FILE)
     unlock(&shard.lock)
 
 
-cdef void inode_outlive(InodeTable *table, Inode *inode, const Handle *file) noexcept nogil:
-    """The guest closes the file that the pinned inode is reached by: its handle will find it.
+cdef bint wants_descriptor(const Handle *file, bint *linked) noexcept nogil:
+    """Whether the file has no name any more, by which its handle would still find it (not `linked`); or so much in it
+    that its last descriptor has to be left to the pool: whoever closes that frees it all.
+    """
+    cdef linux_statx stat
+    linked[0] = sys_statx(file.fd, "", AT_EMPTY_PATH, STATX_NLINK | STATX_SIZE, &stat) == 0 and stat.stx_nlink != 0
+    return not linked[0] or stat.stx_size > MUCH
 
-    It gets a descriptor instead where no handle would, as it has no name any more; or where it is large, since the last
-    descriptor's end frees all of it, and is left to the pool.
+
+cdef void inode_outlive(InodeTable *table, Inode *inode, const Handle *file) noexcept nogil:
+    """The guest closes a file of the pinned inode, which has no descriptor and may be reached by this file alone: its
+    handle will find it, or it gets a descriptor.
     """
     cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+    cdef bint by_file = inode.flags & INODE_BY_FILE and inode.lru_next == file.slot
+    cdef bint linked
     cdef linux_file_handle handle
-    cdef linux_statx stat
-    if not inode.flags & INODE_BY_FILE or inode.lru_next != file.slot:
+    if <int> load_acquire32(<uint32_t *> &inode.fd) >= 0:
         return
-    if sys_statx(file.fd, "", AT_EMPTY_PATH, STATX_NLINK | STATX_SIZE, &stat) < 0 or stat.stx_nlink == 0 or \
-            stat.stx_size > LARGE or file_handle(file.fd, &handle) < 0:
-        if adopt(table, inode, open_again(table, file.fd)) >= 0:
-            return
+    if not by_file and (inode.kind != S_IFREG or file.keep or not load_acquire8(&inode.handle_size)):
+        return
+    if wants_descriptor(file, &linked) and adopt(table, inode, open_again(table, file.fd)) >= 0:
+        return
+    if not by_file:
+        return
+    if not linked or file_handle(file.fd, &handle) < 0:
         handle.handle_bytes = 0
     lock(&shard.lock)
     if inode.flags & INODE_BY_FILE:

@@ -8,7 +8,7 @@ from .atomics cimport (
 from .inode_index cimport index_remove
 from .inode_slots cimport free_slot
 from .inode_table cimport (
-    CHUNK_BITS, EVICTING, INODE_BY_FILE, INODE_CACHED, INODE_REMEMBERED, NONE, PINS, Inode, InodeTable, Shard, at_slot, inode_nodeid,
+    CHUNK_BITS, EVICTING, INODE_BY_FILE, INODE_CACHED, INODE_NEW, INODE_REMEMBERED, NONE, PINS, Inode, InodeTable, Shard, at_slot, inode_nodeid,
     key_hash, shard_of)
 from .invariants cimport invariant
 from .kept cimport kept_forget, kept_has
@@ -31,7 +31,7 @@ cdef void cache_insert(InodeTable *table, Shard *shard, Inode *inode) noexcept n
     else:
         shard.lru_last = inode.slot
     shard.lru_first = inode.slot
-    inode.flags = <uint8_t> (inode.flags & ~INODE_BY_FILE | INODE_CACHED)
+    inode.flags = <uint8_t> (inode.flags & ~(INODE_BY_FILE | INODE_NEW) | INODE_CACHED)
 
 
 cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:

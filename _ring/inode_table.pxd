@@ -27,6 +27,7 @@ cdef enum:
     HANDLE_MAX = 24             # bytes of a file handle that fit into the record
     MOUNTS_MAX = 1 << 16
     SLOW_CLASSES = 8
+    MUCH = 1 << 20              # bytes of a file that take long to be freed
 
 
 cdef enum InodeFlags:
@@ -37,6 +38,7 @@ cdef enum InodeFlags:
     INODE_BY_CTIME = 16         # the file system knows no birth times: `born` is the last change
     INODE_REMEMBERED = 32       # the guest has forgotten it, and may come back to it by a file handle
     INODE_BY_FILE = 64          # it has no descriptor, and is reached by the open file in slot `lru_next`
+    INODE_NEW = 128             # it is about to be, but the guest has not been given the open file yet
 
 
 # Of descriptors that the guest did not use lately.
@@ -54,7 +56,7 @@ cdef enum MountHow:
 
 cdef struct Inode:
     uint64_t state              # generation << 32 | EVICTING | pins
-    uint64_t lookups            # the guest's references; under the shard's lock, as all that follows but fd and recent
+    uint64_t lookups            # the guest's references; under the shard's lock, as all that follows and is not atomic
     uint64_t ino
     uint64_t freshness          # what an open compares to keep the guest's page cache
     int64_t born_sec            # birth time, which tells it from a later file of the same number
@@ -64,7 +66,7 @@ cdef struct Inode:
     uint32_t hash_next          # in its bucket, in the free list, or among those to be closed
     int32_t fd                  # O_PATH; -1 while evicted, or reached by an open file
     uint32_t lru_previous
-    uint32_t lru_next
+    uint32_t lru_next           # or the slot of the open file that it is reached by
     uint32_t parent             # where it was last seen, kept where there are no handles: a slot that is pinned for it
     uint32_t name               # in that directory
     uint32_t children           # pins of its children
@@ -118,6 +120,7 @@ cdef struct Mount:
     uint32_t how                # a MountHow
     uint32_t no_nowait          # RWF_NOWAIT is not supported
     uint32_t owner              # whose file system it is: see file_system_owner
+    uint32_t born_whole         # a new file's times are those of its birth: see file_system_born_whole
     Slowness slowness[SLOW_CLASSES]
 
 

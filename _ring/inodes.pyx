@@ -14,7 +14,7 @@ from .inode_lifetime cimport (
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
     CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_BY_FILE, INODE_INDEXED,
-    INODE_KEEP, INODE_REMEMBERED, INODE_ROOT, MOUNT_HANDLES, MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode,
+    INODE_KEEP, INODE_NEW, INODE_REMEMBERED, INODE_ROOT, MOUNT_HANDLES, MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode,
     InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash, shard_of, store_fd)
 from .handles cimport HandleTable
 from .kept cimport KeptFiles
@@ -223,7 +223,8 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
                 lost = inode if inode_lose(table, shard, inode) else NULL
                 inode = NULL
             break
-        if inode.flags & INODE_BY_FILE and inode.kind == stat.stx_mode & S_IFMT:
+        # An open file pins it just as well.
+        if inode.flags & (INODE_BY_FILE | INODE_NEW) and inode.kind == stat.stx_mode & S_IFMT:
             if not opened:
                 store_fd(inode, fd)
                 cache_insert(table, shard, inode)
@@ -260,7 +261,9 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
             return -ENOMEM
         fill(inode, mount, stat)
         index_insert(table, shard, hash, inode)
-        if not opened:
+        if opened:
+            inode.flags |= INODE_NEW
+        else:
             inode.fd = fd
             cache_insert(table, shard, inode)
         fetch_add32(&table.known, 1)

@@ -228,6 +228,14 @@ static inline int file_system_owner(int fd) {
             return OWNER_LOCAL;
     return OWNER_UNKNOWN;
 }
+/* Whether it is known that a new file has, until it is changed, the times of its birth. XFS gives it the access list of
+ * its directory later. */
+static inline int file_system_born_whole(int fd) {
+    struct statfs stat;
+    if (sys_fstatfs(fd, &stat) < 0)
+        return 0;
+    return stat.f_type == EXT4_SUPER_MAGIC || stat.f_type == BTRFS_SUPER_MAGIC || stat.f_type == TMPFS_MAGIC;
+}
 static inline int64_t sys_getxattr(const char *path, const char *name, void *value, size_t size) {
     SYS_RETRIED(getxattr(path, name, value, size));
 }

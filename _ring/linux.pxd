@@ -314,6 +314,7 @@ cdef extern from "linux.h" nogil:
     int sys_syncfs(int fd)
     int sys_fstatfs(int fd, statfs *stat)
     enum: OWNER_UNKNOWN, OWNER_LOCAL, OWNER_ELSEWHERE
+    int file_system_born_whole(int fd)
     int file_system_owner(int fd)
     int64_t sys_getxattr(const char *path, const char *name, void *value, size_t size)
     int64_t sys_listxattr(const char *path, char *list, size_t size)

@@ -253,7 +253,7 @@ cdef int enter_new(Context *ctx, Request *request, Inode *parent, int parent_fd,
     cdef uint32_t mode = S_IFREG | args.mode & 0o7777
     cdef int error = describe(ctx, request, parent, fd, mode, args.umask, 0)
     if error >= 0:
-        error = enter_created(ctx, fd, error > 0, parent if name != NULL else NULL, name, out)
+        error = enter_created(ctx, fd, error > 0, parent, name, out)
     if error < 0:
         if name != NULL and sys_statx(fd, "", AT_EMPTY_PATH, STATX_INO, &stat) == 0:
             undo(parent_fd, name, stat.stx_ino, 0)

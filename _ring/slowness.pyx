@@ -9,9 +9,9 @@ is done just after another counts as quick as well. Where that was a mistake, as
 longer each time until the next one.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32, load_relaxed64, store_relaxed32, store_relaxed64
+from .atomics cimport exchange32, fetch_add32, fetch_sub32, load_relaxed32, load_relaxed64, store_relaxed32, store_relaxed64
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport Inode, InodeTable, Mount, Slowness
 
@@ -22,6 +22,11 @@ cdef enum:
     GRACE_US = 20000         # after that: some are still in the pool, and a worker may wait for them
     RELAPSE_US = 1000000     # of being slow again: forgiven too early
     RELAPSES_MAX = 10        # each doubles the number that it takes
+
+
+cdef inline int64_t since(uint64_t now_us, uint64_t then_us) noexcept nogil:
+    """Threads note their times one after the other, not in the order of these: it may be negative."""
+    return <int64_t> (now_us - then_us)
 
 
 cdef Mount *mount_of_node(InodeTable *table, uint64_t nodeid) noexcept nogil:
@@ -45,19 +50,18 @@ cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint
     if mount == NULL:
         return
     known = mount.slowness + which
-    if now_us - known.forgiven_at_us < GRACE_US:
+    if since(now_us, known.forgiven_at_us) < GRACE_US:
         return
-    if now_us - known.slow_at_us > TWICE_WITHIN_US:
+    if since(now_us, known.slow_at_us) > TWICE_WITHIN_US:
         known.slow_at_us = now_us
         return
     store_relaxed32(&known.quick, 0)
-    if load_relaxed32(&known.slow):
+    if load_relaxed32(&known.slow) or exchange32(&known.slow, 1):
         return
-    if now_us - known.forgiven_at_us > RELAPSE_US:
+    if since(now_us, known.forgiven_at_us) > RELAPSE_US:
         known.relapses = 0
     elif known.relapses < RELAPSES_MAX:
         known.relapses += 1
-    store_relaxed32(&known.slow, 1)
     fetch_add32(&table.slow_classes, 1)
 
 
@@ -66,21 +70,22 @@ cdef void slowness_forgive(InodeTable *table, uint64_t nodeid, uint32_t which, u
     """The pool has carried out an operation of the class."""
     cdef Mount *mount
     cdef Slowness *known
-    cdef bint quick
+    cdef int64_t done_before
     if not load_relaxed32(&table.slow_classes) or which == CLASS_NONE:
         return
     mount = mount_of_node(table, nodeid)
     if mount == NULL or not load_relaxed32(&mount.slowness[which].slow):
         return
     known = mount.slowness + which
-    quick = took_us <= QUICK_US or now_us - load_relaxed64(&known.done_at_us) <= QUICK_US
-    store_relaxed64(&known.done_at_us, now_us)
-    if not quick:
+    done_before = since(now_us, load_relaxed64(&known.done_at_us))
+    if done_before > 0:
+        store_relaxed64(&known.done_at_us, now_us)
+    if took_us > QUICK_US and done_before > QUICK_US:
         store_relaxed32(&known.quick, 0)
-    elif fetch_add32(&known.quick, 1) == <uint32_t> FORGIVEN << known.relapses:
+    elif fetch_add32(&known.quick, 1) + 1 >= <uint32_t> FORGIVEN << known.relapses:
         known.forgiven_at_us = now_us
-        store_relaxed32(&known.slow, 0)
-        fetch_sub32(&table.slow_classes, 1)
+        if exchange32(&known.slow, 0):
+            fetch_sub32(&table.slow_classes, 1)
 
 
 cdef bint slowness_expected(InodeTable *table, uint64_t nodeid, uint32_t which) noexcept nogil:

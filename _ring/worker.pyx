@@ -205,7 +205,8 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
         request = lead.thread.spare
         got = pop_request(engine, queue, request)
         if got == 0:
-            if held:
+            # Also what another thread has left behind, that hangs now in a request which it took for a quick one.
+            if held or ring_unsignalled(queue):
                 signal(engine, queue)
             return False
         if got > 0:

@@ -6,7 +6,8 @@ from .caller cimport keep_suid
 from .fuse_abi cimport (
     FUSE_SETXATTR_ACL_KILL_SGID, FUSE_SETXATTR_EXT, fuse_getxattr_in, fuse_getxattr_out, fuse_setxattr_in,
     fuse_setxattr_in_compat)
-from .inode_cache cimport inode_fd
+from .handles cimport Handle
+from .inode_cache cimport inode_borrow_fd, inode_return_fd
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport Inode
 from .linux cimport (
@@ -20,20 +21,30 @@ cdef enum:
     VALUE_MAX = 65536   # of a value, and of a list of names
 
 
-cdef Inode *inode_of(Context *ctx, const Request *request, char *path, int *error) noexcept nogil:
-    """The request's inode, pinned, and the path of its descriptor; NULL and -errno where it is unknown or gone."""
-    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+# The inode that a request is about, and how it is reached.
+cdef struct Found:
+    Inode *inode
+    Handle *file
+    char path[16]
+
+
+cdef int find_inode(Context *ctx, const Request *request, Found *found) noexcept nogil:
+    """Pins the request's inode, until leave_inode(). 0; -ESTALE or -errno where it is unknown or gone."""
     cdef int fd
-    error[0] = -ESTALE
-    if inode == NULL:
-        return NULL
-    fd = inode_fd(&ctx.share.inodes, inode)
+    found.inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    if found.inode == NULL:
+        return -ESTALE
+    fd = inode_borrow_fd(&ctx.share.inodes, found.inode, &found.file)
     if fd < 0:
-        inode_release(&ctx.share.inodes, inode)
-        error[0] = fd
-        return NULL
-    decimal(path, fd)
-    return inode
+        inode_release(&ctx.share.inodes, found.inode)
+        return fd
+    decimal(found.path, fd)
+    return 0
+
+
+cdef void leave_inode(Context *ctx, Found *found) noexcept nogil:
+    inode_return_fd(&ctx.share.inodes, found.file)
+    inode_release(&ctx.share.inodes, found.inode)
 
 
 cdef int to_host(const Context *ctx, const char *name, char *out) noexcept nogil:
@@ -68,8 +79,7 @@ cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:
     cdef const char *name = next_name(request)
     cdef const void *value
     cdef char host_name[XATTR_NAME_MAX + 1]
-    cdef char path[16]
-    cdef Inode *inode
+    cdef Found found
     cdef int error
     if args == NULL or name == NULL or name[0] == 0:
         return -EINVAL
@@ -81,13 +91,13 @@ cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:
     error = to_host(ctx, name, host_name)
     if error < 0:
         return error
-    inode = inode_of(ctx, request, path, &error)
-    if inode == NULL:
+    error = find_inode(ctx, request, &found)
+    if error < 0:
         return error
     keep_suid(ctx, not (ctx.share.flags & FUSE_SETXATTR_EXT
                         and (<const fuse_setxattr_in *> args).setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID))
-    error = sys_setxattr(path, host_name, value, args.size, <int> args.flags)
-    inode_release(&ctx.share.inodes, inode)
+    error = sys_setxattr(found.path, host_name, value, args.size, <int> args.flags)
+    leave_inode(ctx, &found)
     return error if error < 0 else reply(request, NULL, 0)
 
 
@@ -109,8 +119,7 @@ cdef int op_getxattr(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_getxattr_in *args = <const fuse_getxattr_in *> next_bytes(request, sizeof(fuse_getxattr_in))
     cdef const char *name = next_name(request)
     cdef char host_name[XATTR_NAME_MAX + 1]
-    cdef char path[16]
-    cdef Inode *inode
+    cdef Found found
     cdef int error
     cdef int64_t size
     if name == NULL or name[0] == 0:
@@ -118,27 +127,26 @@ cdef int op_getxattr(Context *ctx, Request *request) noexcept nogil:
     size = to_host(ctx, name, host_name)
     if size < 0:
         return -ENODATA if size == -EPERM else <int> size   # what may not be seen is not there
-    inode = inode_of(ctx, request, path, &error)
-    if inode == NULL:
+    error = find_inode(ctx, request, &found)
+    if error < 0:
         return error
-    size = sys_getxattr(path, host_name, ctx.scratch, VALUE_MAX)
-    inode_release(&ctx.share.inodes, inode)
+    size = sys_getxattr(found.path, host_name, ctx.scratch, VALUE_MAX)
+    leave_inode(ctx, &found)
     return reply_sized(ctx, request, size, args.size)
 
 
 cdef int op_listxattr(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_getxattr_in *args = <const fuse_getxattr_in *> next_bytes(request, sizeof(fuse_getxattr_in))
-    cdef char path[16]
-    cdef Inode *inode
+    cdef Found found
     cdef int error
     cdef int64_t size
     if not ctx.share.options.xattr:
         return -ENOSYS
-    inode = inode_of(ctx, request, path, &error)
-    if inode == NULL:
+    error = find_inode(ctx, request, &found)
+    if error < 0:
         return error
-    size = sys_listxattr(path, <char *> ctx.scratch, VALUE_MAX)
-    inode_release(&ctx.share.inodes, inode)
+    size = sys_listxattr(found.path, <char *> ctx.scratch, VALUE_MAX)
+    leave_inode(ctx, &found)
     if size > 0:
         size = names_for_guest(ctx, <char *> ctx.scratch, size)
     return reply_sized(ctx, request, size, args.size)
@@ -164,17 +172,16 @@ cdef int64_t names_for_guest(Context *ctx, char *names, int64_t size) noexcept n
 cdef int op_removexattr(Context *ctx, Request *request) noexcept nogil:
     cdef const char *name = next_name(request)
     cdef char host_name[XATTR_NAME_MAX + 1]
-    cdef char path[16]
-    cdef Inode *inode
+    cdef Found found
     cdef int error
     if name == NULL or name[0] == 0:
         return -EINVAL
     error = to_host(ctx, name, host_name)
     if error < 0:
         return error
-    inode = inode_of(ctx, request, path, &error)
-    if inode == NULL:
+    error = find_inode(ctx, request, &found)
+    if error < 0:
         return error
-    error = sys_removexattr(path, host_name)
-    inode_release(&ctx.share.inodes, inode)
+    error = sys_removexattr(found.path, host_name)
+    leave_inode(ctx, &found)
     return error if error < 0 else reply(request, NULL, 0)

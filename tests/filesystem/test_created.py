@@ -12,7 +12,7 @@ import pytest
 
 from frontend.fuse import FuseError
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, as_guest, as_host, needs_root, refused
+from tests.filesystem.support import ROOT, Guest, access_list, as_guest, as_host, needs_root, refused
 from tests.filesystem.test_concurrency import LockedMemory, at_once, client, forget
 
 pytestmark = needs_root         # only root may open files by handle
@@ -61,6 +61,34 @@ def test_a_large_file_keeps_a_descriptor_by_which_the_pool_frees_it(guest: Guest
     guest.fuse.forget(node)
     guest.daemon.wait_for(inodes_closing=0, descriptors_cached=0)
     assert descriptors(guest, "file") == 0
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["grown", "deleted"])
+def test_what_is_opened_again_leaves_its_end_to_the_pool_as_well(guest: Guest, deleted: bool) -> None:
+    """By then it is found by its handle; what it gets when it is closed depends on what it is by then."""
+    node, fh = create(guest)
+    guest.fuse.release(node, fh)
+    fh = guest.fuse.open(node, os.O_RDWR).fh
+    assert descriptors(guest, "file") == 1
+    if deleted:
+        guest.fuse.unlink(ROOT, "file")
+    else:
+        guest.fuse.write(node, fh, LARGE, b"x")
+    guest.fuse.release(node, fh)
+    assert descriptors(guest, "file") == 1
+    assert guest.fuse.getattr(node).attr_nlink == (0 if deleted else 1)
+    guest.fuse.forget(node)
+    guest.daemon.wait_for(inodes_closing=0, descriptors_cached=0)
+
+
+def test_what_was_created_to_be_read_may_stay_open_for_a_moment(guest: Guest) -> None:
+    """As others that were open to read."""
+    entry, opened = guest.fuse.create(ROOT, "file", flags=os.O_RDONLY)
+    guest.fuse.release(entry.nodeid, opened.fh)
+    assert guest.fuse.getattr(entry.nodeid).attr_size == 0
+    fh = guest.fuse.open(entry.nodeid).fh
+    assert guest.fuse.read(entry.nodeid, fh, 0, 10) == b""
+    guest.fuse.release(entry.nodeid, fh)
 
 
 def test_what_was_deleted_while_it_was_open_stays_until_it_is_forgotten(guest: Guest) -> None:
@@ -129,6 +157,20 @@ def test_its_attributes_are_the_hosts(guest: Guest) -> None:
     guest.fuse.release(entry.nodeid, opened.fh)
     assert as_guest(guest.fuse.getattr(entry.nodeid)) == as_host(guest.share / "file")
     assert as_guest(guest.fuse.lookup(ROOT, "file")) == as_host(guest.share / "file")
+
+
+def test_its_attributes_are_the_hosts_where_its_folder_has_something_to_say(guest: Guest) -> None:
+    """Default access lists and a group of its own."""
+    folder = guest.share / "folder"
+    folder.mkdir()
+    os.setxattr(folder, "system.posix_acl_default", access_list((1, 7, 0xffffffff), (2, 6, 1234), (4, 5, 0xffffffff),
+                                                                (16, 7, 0xffffffff), (32, 5, 0xffffffff)))
+    os.chown(folder, 0, 1234)
+    folder.chmod(0o2775)
+    parent = guest.fuse.lookup(ROOT, "folder").nodeid
+    entry, opened = guest.fuse.create(parent, "file")
+    assert as_guest(entry) == as_host(folder / "file")
+    guest.fuse.release(entry.nodeid, opened.fh)
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
