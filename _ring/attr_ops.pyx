@@ -19,10 +19,10 @@ from .inode_table cimport INODE_ROOT, Inode
 from .inodes cimport inode_forget
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, EACCES, EBADF, EINVAL, EISDIR, ENOENT,
-    ENOSYS, EOPNOTSUPP, EPERM, ESTALE, O_NOFOLLOW, O_PATH, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, STATX_BASIC_STATS,
-    STATX_BTIME, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, linux_statx, linux_statx_time, memset, sys_close,
-    sys_fchmodat, sys_fchmodat2, sys_fchownat, sys_ftruncate, sys_openat, sys_readlinkat, sys_statx, sys_truncate,
-    sys_utimensat, timespec)
+    ENOSYS, EOPNOTSUPP, EPERM, ESTALE, O_NOFOLLOW, O_PATH, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_IXGRP,
+    STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, linux_statx, linux_statx_time, memset,
+    sys_close, sys_fchmodat, sys_fchmodat2, sys_fchownat, sys_ftruncate, sys_openat, sys_readlinkat, sys_statx,
+    sys_truncate, sys_utimensat, timespec)
 from .mutex cimport lock, unlock
 from .override cimport override_change, override_host_mode, override_show
 from .request cimport WOULD_SLEEP, Request, next_bytes, next_name, reply

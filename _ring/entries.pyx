@@ -4,7 +4,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport load_relaxed32, store_relaxed32
 from .fuse_abi cimport (
-    FUSE_ATTR_SUBMOUNT, FUSE_HANDLE_KILLPRIV_V2, FUSE_SUBMOUNTS, FUSE_WRITEBACK_CACHE, fuse_attr, fuse_attr_out, fuse_entry_out)
+    FUSE_ATTR_SUBMOUNT, FUSE_HANDLE_KILLPRIV_V2, FUSE_SUBMOUNTS, FUSE_WRITEBACK_CACHE, fuse_attr, fuse_attr_out,
+    fuse_entry_out)
 from .ids cimport id_translate
 from .inode_cache cimport inode_fd, inodes_evict, mount_how, open_by_handle
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
@@ -132,7 +133,7 @@ cdef int identify(Context *ctx, int fd, uint32_t mask, linux_statx *stat) noexce
 
 cdef int enter(Context *ctx, int fd, bint opened, uint32_t mount, const linux_statx *stat, Inode *parent,
                const char *name, fuse_entry_out *out) noexcept nogil:
-    """The entry of a descriptor that is the table's from now on, or that a guest has `opened`, as inode_add() has it."""
+    """The entry of a descriptor that becomes the table's, or that a guest has `opened`: as inode_add() has it."""
     cdef uint64_t nodeid = 0
     cdef bint known = False
     cdef int error

@@ -11,14 +11,14 @@ from .handles cimport Handle, handle_in, handle_release
 from .inode_lifetime cimport cache_insert, cache_remove, inode_lose, inode_release
 from .inode_table cimport (
     EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_BY_FILE, INODE_KEEP, INODE_NEW, INODE_REMEMBERED, MOUNT_HANDLES,
-    MOUNT_NAMES, MOUNT_UNKNOWN, MUCH, NONE, PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash,
-    shard_of, store_fd)
+    MOUNT_NAMES, MOUNT_UNKNOWN, MUCH, NONE, PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount, Shard, at_slot,
+    inode_nodeid, key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENODATA, ENOENT, EOVERFLOW, ESTALE, O_DIRECTORY,
-    O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, OWNER_LOCAL, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
-    STATX_NLINK, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, decimal, file_system_born_whole, file_system_owner, linux_dirent, linux_file_handle, linux_statx, linux_statx_time, memcpy,
-    sched_yield, sys_close, sys_futex_wait, sys_getdents64, sys_name_to_handle_at, sys_open_by_handle_at, sys_openat,
-    sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENODATA, ENOENT, EOVERFLOW, ESTALE,
+    O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, OWNER_LOCAL, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
+    STATX_NLINK, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, decimal, file_system_born_whole, file_system_owner, linux_dirent,
+    linux_file_handle, linux_statx, linux_statx_time, memcpy, sched_yield, sys_close, sys_futex_wait, sys_getdents64,
+    sys_name_to_handle_at, sys_open_by_handle_at, sys_openat, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX, NAME_NONE, name_copy
 

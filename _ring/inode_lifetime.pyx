@@ -8,8 +8,8 @@ from .atomics cimport (
 from .inode_index cimport index_remove
 from .inode_slots cimport free_slot
 from .inode_table cimport (
-    CHUNK_BITS, EVICTING, INODE_BY_FILE, INODE_CACHED, INODE_NEW, INODE_REMEMBERED, NONE, PINS, Inode, InodeTable, Shard, at_slot, inode_nodeid,
-    key_hash, shard_of)
+    CHUNK_BITS, EVICTING, INODE_BY_FILE, INODE_CACHED, INODE_NEW, INODE_REMEMBERED, NONE, PINS, Inode, InodeTable,
+    Shard, at_slot, inode_nodeid, key_hash, shard_of)
 from .invariants cimport invariant
 from .kept cimport kept_forget, kept_has
 from .linux cimport sched_yield, sys_close, sys_close_range

@@ -14,8 +14,8 @@ from .inode_lifetime cimport (
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
     CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_BY_FILE, INODE_INDEXED,
-    INODE_KEEP, INODE_NEW, INODE_REMEMBERED, INODE_ROOT, MOUNT_HANDLES, MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS, SHARDS, Chunk, Inode,
-    InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash, shard_of, store_fd)
+    INODE_KEEP, INODE_NEW, INODE_REMEMBERED, INODE_ROOT, MOUNT_HANDLES, MOUNTS_MAX, NONE, PINS, ROOT_SLOT, SEGMENTS,
+    SHARDS, Chunk, Inode, InodeTable, Mount, Shard, at_slot, inode_nodeid, key_hash, shard_of, store_fd)
 from .handles cimport HandleTable
 from .kept cimport KeptFiles
 from .linux cimport (

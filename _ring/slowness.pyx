@@ -11,7 +11,8 @@ longer each time until the next one.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport exchange32, fetch_add32, fetch_sub32, load_relaxed32, load_relaxed64, store_relaxed32, store_relaxed64
+from .atomics cimport (
+    exchange32, fetch_add32, fetch_sub32, load_relaxed32, load_relaxed64, store_relaxed32, store_relaxed64)
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport Inode, InodeTable, Mount, Slowness
 

@@ -33,10 +33,10 @@ THREAD = """
 
 # What a request needs (_ring/linux.h), and how a thread sets itself up for requests.
 DATA_PLANE = THREAD + """
-    close close_range copy_file_range dup fallocate fchdir fchmodat fchmodat2 fchownat fcntl fdatasync flock fstat fstatfs fsync
-    ftruncate getdents64 getxattr ioctl linkat listxattr lseek mkdirat mknodat name_to_handle_at newfstatat
-    open_by_handle_at openat pread64 preadv preadv2 pwritev pwritev2 read readlinkat readv removexattr renameat2
-    setxattr statx symlinkat syncfs truncate unlinkat utimensat write writev
+    close close_range copy_file_range dup fallocate fchdir fchmodat fchmodat2 fchownat fcntl fdatasync flock fstat
+    fstatfs fsync ftruncate getdents64 getxattr ioctl linkat listxattr lseek mkdirat mknodat name_to_handle_at
+    newfstatat open_by_handle_at openat pread64 preadv preadv2 pwritev pwritev2 read readlinkat readv removexattr
+    renameat2 setxattr statx symlinkat syncfs truncate unlinkat utimensat write writev
 
     capget capset prctl seccomp setgroups setresgid setresuid umask unshare
 

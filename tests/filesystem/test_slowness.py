@@ -17,7 +17,7 @@ from tests.filesystem.support import ROOT, Guest, Mounts, during, needs_root
 pytestmark = needs_root         # only root may freeze a file system
 
 FREEZE, THAW = 0xC0045877, 0xC0045878       # ioctls FIFREEZE and FITHAW
-WRITES, SIZE = 200, 1 << 16                 # that many in flight all wait for the file's lock
+WRITES, SIZE = 100, 1 << 19                # that many in flight all wait for the file's lock
 SECONDS = 20
 
 
@@ -39,7 +39,7 @@ def frozen(folder: pathlib.Path) -> Iterator[None]:
 def guest(request: pytest.FixtureRequest, connect: Connect, mounts: Mounts) -> Guest:
     folder = mounts.of(request.param) / "share"
     folder.mkdir()
-    return connect(share=folder, queue_size=512, memory_mib=64)
+    return connect(share=folder, queue_size=512, memory_mib=128)
 
 
 def slow_classes(guest: Guest) -> int:
