@@ -1,7 +1,7 @@
 """Which operations sleep on which file system ("Request scheduling" in ARCHITECTURE.md).
 
 A class of operations that has taken long twice within a short time, on a worker, is carried out by the pool from then
-on, for files of that mount; when it has been quick in the pool often enough in a row, workers do it themselves again.
+on, for files of that mount; when it has been quick in the pool for a while, workers do it themselves again.
 A single slow one says little: the thread may only have waited for a CPU.
 
 In the pool several run at once, and those that wait for the same lock (WRITEs to one file) all take long. So one that
@@ -20,8 +20,10 @@ cdef enum:
     TWICE_WITHIN_US = 200000
     QUICK_US = 500
     FORGIVEN = 64            # quick ones in a row
+    FORGIVEN_US = 5000000    # and so long since all stood still: what a slow disk throttles is quick in between
+    STILL_US = 10000         # longer than threads that share a CPU keep each other from it
     GRACE_US = 20000         # after that: some are still in the pool, and a worker may wait for them
-    RELAPSE_US = 1000000     # of being slow again: forgiven too early
+    RELAPSE_US = 10000000    # of being slow again: forgiven too early
     RELAPSES_MAX = 10        # each doubles the number that it takes
 
 
@@ -45,6 +47,7 @@ cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint
     """A worker has carried out an operation of the class."""
     cdef Mount *mount
     cdef Slowness *known
+    cdef bint once
     if took_us < SLOW_US or which == CLASS_NONE:
         return
     mount = mount_of_node(table, nodeid)
@@ -53,8 +56,9 @@ cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint
     known = mount.slowness + which
     if since(now_us, known.forgiven_at_us) < GRACE_US:
         return
-    if since(now_us, known.slow_at_us) > TWICE_WITHIN_US:
-        known.slow_at_us = now_us
+    once = since(now_us, known.slow_at_us) > TWICE_WITHIN_US
+    known.slow_at_us = now_us
+    if once:
         return
     store_relaxed32(&known.quick, 0)
     if load_relaxed32(&known.slow) or exchange32(&known.slow, 1):
@@ -83,7 +87,10 @@ cdef void slowness_forgive(InodeTable *table, uint64_t nodeid, uint32_t which, u
         store_relaxed64(&known.done_at_us, now_us)
     if took_us > QUICK_US and done_before > QUICK_US:
         store_relaxed32(&known.quick, 0)
-    elif fetch_add32(&known.quick, 1) + 1 >= <uint32_t> FORGIVEN << known.relapses:
+        if took_us > STILL_US and done_before > STILL_US:
+            known.slow_at_us = now_us
+    elif fetch_add32(&known.quick, 1) + 1 >= <uint32_t> FORGIVEN << known.relapses and \
+            since(now_us, known.slow_at_us) > FORGIVEN_US:
         known.forgiven_at_us = now_us
         if exchange32(&known.slow, 0):
             fetch_sub32(&table.slow_classes, 1)
