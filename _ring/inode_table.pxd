@@ -107,6 +107,7 @@ cdef struct Chunk:
 cdef struct Slowness:
     uint32_t slow               # it is the pool's
     uint32_t quick              # in a row, since then
+    uint32_t flowing            # in a row, that were quick or done soon after another
     uint32_t relapses           # it was slow again soon after it had been taken for quick
     uint64_t slow_at_us         # when one was slow last
     uint64_t done_at_us         # when the pool was last done with one

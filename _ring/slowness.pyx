@@ -4,9 +4,9 @@ A class of operations that has taken long twice within a short time, on a worker
 on, for files of that mount; when it has been quick in the pool for a while, workers do it themselves again.
 A single slow one says little: the thread may only have waited for a CPU.
 
-In the pool several run at once, and those that wait for the same lock (WRITEs to one file) all take long. So one that
-is done just after another counts as quick as well. Where that was a mistake, as they slept side by side, it takes
-longer each time until the next one.
+In the pool several run at once, and those that wait for the same lock (WRITEs to one file) all take long. So it is
+enough, too, that one is done just after the other, for some seconds. Where that was a mistake, as they slept side by
+side, it takes longer each time until the next one.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -18,9 +18,10 @@ from .inode_table cimport Inode, InodeTable, Mount, Slowness
 
 cdef enum:
     TWICE_WITHIN_US = 200000
-    QUICK_US = 500
+    QUICK_US = 200
+    FLOWING_US = 500
     FORGIVEN = 64            # quick ones in a row
-    FORGIVEN_US = 5000000    # and so long since all stood still: what a slow disk throttles is quick in between
+    FORGIVEN_US = 5000000    # flowing ones; so long since all stood still: a slow disk's are quick in between
     STILL_US = 10000         # longer than threads that share a CPU keep each other from it
     GRACE_US = 20000         # after that: some are still in the pool, and a worker may wait for them
     RELAPSE_US = 10000000    # of being slow again: forgiven too early
@@ -61,6 +62,7 @@ cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint
     if once:
         return
     store_relaxed32(&known.quick, 0)
+    store_relaxed32(&known.flowing, 0)
     if load_relaxed32(&known.slow) or exchange32(&known.slow, 1):
         return
     if since(now_us, known.forgiven_at_us) > RELAPSE_US:
@@ -68,6 +70,20 @@ cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint
     elif known.relapses < RELAPSES_MAX:
         known.relapses += 1
     fetch_add32(&table.slow_classes, 1)
+
+
+cdef bint quick_enough(Slowness *known, uint64_t took_us, int64_t done_before, int64_t slow_before) noexcept nogil:
+    """Counts one more that the pool has done. Whether that was the last that it takes."""
+    cdef bint enough = False
+    if took_us > QUICK_US:
+        store_relaxed32(&known.quick, 0)
+    else:
+        enough = fetch_add32(&known.quick, 1) + 1 >= FORGIVEN
+    if took_us > FLOWING_US and done_before > FLOWING_US:
+        store_relaxed32(&known.flowing, 0)
+    elif fetch_add32(&known.flowing, 1) + 1 >= <uint32_t> FORGIVEN << known.relapses:
+        enough |= slow_before > FORGIVEN_US
+    return enough
 
 
 cdef void slowness_forgive(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t took_us,
@@ -85,12 +101,9 @@ cdef void slowness_forgive(InodeTable *table, uint64_t nodeid, uint32_t which, u
     done_before = since(now_us, load_relaxed64(&known.done_at_us))
     if done_before > 0:
         store_relaxed64(&known.done_at_us, now_us)
-    if took_us > QUICK_US and done_before > QUICK_US:
-        store_relaxed32(&known.quick, 0)
-        if took_us > STILL_US and done_before > STILL_US:
-            known.slow_at_us = now_us
-    elif fetch_add32(&known.quick, 1) + 1 >= <uint32_t> FORGIVEN << known.relapses and \
-            since(now_us, known.slow_at_us) > FORGIVEN_US:
+    if took_us > STILL_US and done_before > STILL_US:
+        known.slow_at_us = now_us
+    if quick_enough(known, took_us, done_before, since(now_us, known.slow_at_us)):
         known.forgiven_at_us = now_us
         if exchange32(&known.slow, 0):
             fetch_sub32(&table.slow_classes, 1)
