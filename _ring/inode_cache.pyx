@@ -16,7 +16,8 @@ from .inode_table cimport (
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, EMFILE, ENFILE, ENODATA, ENOENT, EOVERFLOW, ESTALE,
     O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDONLY, OWNER_LOCAL, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
-    STATX_NLINK, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, decimal, file_system_born_whole, file_system_owner, linux_dirent,
+    STATX_NLINK, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, decimal, file_system_born_whole, file_system_owner,
+    file_system_type, linux_dirent,
     linux_file_handle, linux_statx, linux_statx_time, memcpy, sched_yield, sys_close, sys_futex_wait, sys_getdents64,
     sys_name_to_handle_at, sys_open_by_handle_at, sys_openat, sys_statx)
 from .mutex cimport lock, unlock
@@ -108,10 +109,12 @@ cdef int mount_how(InodeTable *table, uint32_t number, int fd, uint32_t kind) no
     cdef linux_file_handle handle
     cdef int how = <int> load_acquire32(&mount.how)   # acquire: the mount's owner and descriptor are there, too
     cdef int through
+    cdef uint32_t type
     if how != MOUNT_UNKNOWN:
         return how
-    store_release32(&mount.owner, <uint32_t> file_system_owner(fd))
-    store_release32(&mount.born_whole, <uint32_t> file_system_born_whole(fd))
+    type = file_system_type(fd)
+    store_release32(&mount.owner, <uint32_t> file_system_owner(type))
+    store_release32(&mount.born_whole, <uint32_t> file_system_born_whole(type))
     if table.no_handles or file_handle(fd, &handle) < 0:
         how = MOUNT_NAMES
     else:

@@ -207,34 +207,33 @@ static inline int sys_fsync(int fd) { SYS_RETRIED(fsync(fd)); }
 static inline int sys_fdatasync(int fd) { SYS_RETRIED(fdatasync(fd)); }
 static inline int sys_syncfs(int fd) { SYS_RETRIED(syncfs(fd)); }
 static inline int sys_fstatfs(int fd, struct statfs *stat) { SYS_RETRIED(fstatfs(fd, stat)); }
+/* Which file system the descriptor is on, by its magic number; 0: nobody knows. */
+static inline uint32_t file_system_type(int fd) {
+    struct statfs stat;
+    return sys_fstatfs(fd, &stat) < 0 ? 0 : (uint32_t)stat.f_type;
+}
 /* Whose a file system is. ELSEWHERE, another program or machine numbers the files, which may give a number away though we
  * hold a descriptor. Of a LOCAL one it is known that it has no part in opening and closing (no flush operation). */
 enum { OWNER_UNKNOWN, OWNER_LOCAL, OWNER_ELSEWHERE };
-static inline int file_system_owner(int fd) {
+static inline int file_system_owner(uint32_t type) {
     static const uint32_t elsewhere[] = {
         0x65735546 /* FUSE */, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, 0xff534d42 /* CIFS */, 0xfe534d42 /* SMB2 */,
         V9FS_MAGIC, 0x00c36400 /* Ceph */, AFS_SUPER_MAGIC, CODA_SUPER_MAGIC, 0x786f4256 /* VirtualBox */};
     static const uint32_t local[] = {
         EXT4_SUPER_MAGIC, 0x58465342 /* XFS */, BTRFS_SUPER_MAGIC, TMPFS_MAGIC, 0xf2f52010 /* F2FS */,
         0xca451a4e /* bcachefs */};
-    struct statfs stat;
-    if (sys_fstatfs(fd, &stat) < 0)
-        return OWNER_UNKNOWN;
     for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
-        if ((uint32_t)stat.f_type == elsewhere[i])
+        if (type == elsewhere[i])
             return OWNER_ELSEWHERE;
     for (size_t i = 0; i < sizeof local / sizeof *local; i++)
-        if ((uint32_t)stat.f_type == local[i])
+        if (type == local[i])
             return OWNER_LOCAL;
     return OWNER_UNKNOWN;
 }
 /* Whether it is known that a new file has, until it is changed, the times of its birth. XFS gives it the access list of
  * its directory later. */
-static inline int file_system_born_whole(int fd) {
-    struct statfs stat;
-    if (sys_fstatfs(fd, &stat) < 0)
-        return 0;
-    return stat.f_type == EXT4_SUPER_MAGIC || stat.f_type == BTRFS_SUPER_MAGIC || stat.f_type == TMPFS_MAGIC;
+static inline int file_system_born_whole(uint32_t type) {
+    return type == EXT4_SUPER_MAGIC || type == BTRFS_SUPER_MAGIC || type == TMPFS_MAGIC;
 }
 static inline int64_t sys_getxattr(const char *path, const char *name, void *value, size_t size) {
     SYS_RETRIED(getxattr(path, name, value, size));

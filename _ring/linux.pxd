@@ -314,8 +314,9 @@ cdef extern from "linux.h" nogil:
     int sys_syncfs(int fd)
     int sys_fstatfs(int fd, statfs *stat)
     enum: OWNER_UNKNOWN, OWNER_LOCAL, OWNER_ELSEWHERE
-    int file_system_born_whole(int fd)
-    int file_system_owner(int fd)
+    uint32_t file_system_type(int fd)
+    int file_system_owner(uint32_t type)
+    int file_system_born_whole(uint32_t type)
     int64_t sys_getxattr(const char *path, const char *name, void *value, size_t size)
     int64_t sys_listxattr(const char *path, char *list, size_t size)
     int sys_setxattr(const char *path, const char *name, const void *value, size_t size, int flags)

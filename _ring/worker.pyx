@@ -193,8 +193,7 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
     cdef Engine *engine = lead.worker.engine
     cdef const Operation *operation
     cdef Request *request
-    cdef bint held = False
-    cdef uint64_t now = 0
+    cdef uint64_t now = queue.looked_at
     cdef int got, _turn
     for _turn in range(TURN):
         if lead.thread.spare == NULL:
@@ -206,7 +205,7 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
         got = pop_request(engine, queue, request)
         if got == 0:
             # Also what another thread has left behind, that hangs now in a request which it took for a quick one.
-            if held or ring_unsignalled(queue):
+            if ring_unsignalled(queue):
                 signal(engine, queue)
             return False
         if got > 0:
@@ -214,7 +213,7 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
             if operation == NULL:
                 complete(engine, request)
             else:
-                if held and too_long(lead, queue, request, now):
+                if ring_unsignalled(queue) and too_long(lead, queue, request, now):
                     queue.looked_at = now
                     signal(engine, queue)
                 serve_request(lead, request, operation)
@@ -222,8 +221,7 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
                     signal(engine, queue)
                     return False
         now = ticks_now()
-        held = now - queue.looked_at <= HOLD_US * engine.ticks_per_us and ring_unsignalled(queue) < HOLD_REPLIES
-        if not held:
+        if now - queue.looked_at > HOLD_US * engine.ticks_per_us or ring_unsignalled(queue) >= HOLD_REPLIES:
             queue.looked_at = now
             signal(engine, queue)
     signal(engine, queue)
