@@ -5,15 +5,14 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from .atomics cimport load_relaxed32, store_relaxed32
 from .caller cimport join_group, keep_suid, leave_group
 from .entries cimport (
-    check_name, cuts_much, enter_file, fill_attr, fill_attr_out, fill_attr_valid, is_dot, is_dotdot, lookup_name,
-    open_with_room)
+    check_name, cuts_much, enter_file, fill_attr, fill_attr_out, fill_attr_valid, is_dot, is_dotdot, lookup_name)
 from .fuse_abi cimport (
     FATTR_ATIME, FATTR_ATIME_NOW, FATTR_FH, FATTR_GID, FATTR_KILL_SUIDGID, FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW,
     FATTR_SIZE, FATTR_UID, fuse_access_in, fuse_attr, fuse_attr_out, fuse_entry_out, fuse_setattr_in, fuse_statx_in,
     fuse_statx_out, fuse_sx_time)
 from .handles cimport Handle, handle_acquire, handle_release
 from .ids cimport ID_NONE, id_translate
-from .inode_cache cimport inode_borrow_fd, inode_fd, inode_return_fd
+from .inode_cache cimport inode_borrow_fd, inode_fd, inode_return_fd, open_with_room
 from .inode_lifetime cimport inode_acquire, inode_gone, inode_release
 from .inode_table cimport INODE_ROOT, Inode
 from .inodes cimport inode_forget
@@ -78,7 +77,7 @@ cdef int lookup_parent(Context *ctx, Inode *inode, int fd, fuse_entry_out *out) 
     cdef int error
     if inode.flags & INODE_ROOT:
         return enter_file(ctx, fd, NULL, NULL, out)
-    parent = open_with_room(ctx, fd, "..", O_PATH | O_NOFOLLOW, 0)
+    parent = open_with_room(&ctx.share.inodes, fd, "..", O_PATH | O_NOFOLLOW, 0)
     if parent < 0:
         return parent
     error = enter_file(ctx, parent, NULL, NULL, out) if inside_share(ctx, parent) else -ESTALE

@@ -21,4 +21,3 @@ cdef int enter_created(Context *ctx, int fd, bint described, Inode *parent, cons
 cdef int enter_linked(Context *ctx, int fd, Inode *parent, const char *name, fuse_entry_out *out) noexcept nogil
 cdef bint cuts_much(int fd, uint64_t size) noexcept nogil
 cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil
-cdef int open_with_room(Context *ctx, int dir, const char *path, int flags, unsigned int mode) noexcept nogil

@@ -7,15 +7,15 @@ from .fuse_abi cimport (
     FUSE_ATTR_SUBMOUNT, FUSE_HANDLE_KILLPRIV_V2, FUSE_SUBMOUNTS, FUSE_WRITEBACK_CACHE, fuse_attr, fuse_attr_out,
     fuse_entry_out)
 from .ids cimport id_translate
-from .inode_cache cimport inode_fd, inodes_evict, mount_how, open_by_handle
-from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
+from .inode_cache cimport inode_fd, mount_how, open_by_handle, open_with_room
+from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, MUCH, Inode, InodeTable, Mount
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, EMFILE, ENFILE, ENXIO,
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, ENXIO,
     ESTALE, OWNER_LOCAL, O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, STATX_BASIC_STATS, STATX_BTIME,
     STATX_CTIME, STATX_MNT_ID, STATX_MTIME, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, decimal,
-    device_encode, linux_statx, sys_close, sys_openat, sys_statx)
+    device_encode, linux_statx, sys_close, sys_statx)
 from .override cimport override_show
 from .share cimport Context
 
@@ -24,7 +24,6 @@ cdef enum:
     TIMES = STATX_MTIME | STATX_CTIME
     SECOND = 1000000000
     UNKNOWN_LIKELY = 8   # lookups in a row that found an inode unknown: the next one will, too
-    MAKE_ROOM = 32   # cached descriptors closed when the process has run out of them
 
 
 cdef bint is_dot(const char *name) noexcept nogil:
@@ -115,16 +114,6 @@ cdef void fill_entry(Context *ctx, uint64_t nodeid, int fd, const Inode *parent,
         out.attr.flags = FUSE_ATTR_SUBMOUNT
 
 
-cdef int open_with_room(Context *ctx, int dir, const char *path, int flags, unsigned int mode) noexcept nogil:
-    """openat; where the process has no descriptor left, some of the cached ones are closed first. fd or -errno."""
-    cdef int fd = sys_openat(dir, path, flags, mode)
-    if fd == -EMFILE or fd == -ENFILE:
-        inodes_close_pending(&ctx.share.inodes)
-        if inodes_evict(&ctx.share.inodes, MAKE_ROOM):
-            fd = sys_openat(dir, path, flags, mode)
-    return fd
-
-
 cdef int identify(Context *ctx, int fd, uint32_t mask, linux_statx *stat) noexcept nogil:
     """What tells the file from all others. Its mount's number, or -errno."""
     cdef int error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, mask, stat)
@@ -201,7 +190,7 @@ cdef int lookup_name(Context *ctx, Inode *parent, int parent_fd, const char *nam
                 inode_forget(&ctx.share.inodes, nodeid, 1)
             return error
     ctx.unknown += 1
-    fd = open_with_room(ctx, parent_fd, name, O_PATH | O_NOFOLLOW, 0)
+    fd = open_with_room(&ctx.share.inodes, parent_fd, name, O_PATH | O_NOFOLLOW, 0)
     if fd < 0:
         return fd
     return enter_opened(ctx, fd, parent, name, out)
@@ -212,7 +201,7 @@ cdef int enter_file(Context *ctx, int fd, Inode *parent, const char *name, fuse_
     created by. 0 or -errno.
     """
     cdef char number[16]
-    cdef int path_fd = open_with_room(ctx, ctx.share.proc_fd, decimal(number, fd), O_PATH, 0)
+    cdef int path_fd = open_with_room(&ctx.share.inodes, ctx.share.proc_fd, decimal(number, fd), O_PATH, 0)
     if path_fd < 0:
         return path_fd
     return enter_opened(ctx, path_fd, parent, name, out)
@@ -318,7 +307,7 @@ cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil:
     if fd < 0:
         return fd
     if inode.kind == S_IFDIR:
-        found = open_with_room(ctx, fd, ".", flags, 0)
+        found = open_with_room(&ctx.share.inodes, fd, ".", flags, 0)
         if found != -EACCES:
             return found    # else it may not be searched, which to open it need not
-    return open_with_room(ctx, ctx.share.proc_fd, decimal(name, fd), flags, 0)
+    return open_with_room(&ctx.share.inodes, ctx.share.proc_fd, decimal(name, fd), flags, 0)

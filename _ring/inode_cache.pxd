@@ -11,6 +11,8 @@ cdef int file_handle(int fd, linux_file_handle *handle) noexcept nogil
 cdef bint same_birth(const Inode *inode, const linux_statx *stat) noexcept nogil
 cdef int mount_how(InodeTable *table, uint32_t mount, int fd, uint32_t kind) noexcept nogil
 cdef int inode_fd(InodeTable *table, Inode *inode) noexcept nogil
+cdef int open_with_room(InodeTable *table, int directory, const char *path, int flags,
+                        unsigned int mode) noexcept nogil
 cdef int open_by_handle(InodeTable *table, const Inode *inode, int flags) noexcept nogil
 cdef int inode_borrow_fd(InodeTable *table, Inode *inode, Handle **file) noexcept nogil
 cdef void inode_return_fd(InodeTable *table, Handle *file) noexcept nogil

@@ -8,7 +8,7 @@ from .atomics cimport (
 from .descriptors cimport descriptors_over_budget
 from .freshness cimport settles_in
 from .handles cimport Handle, handle_in, handle_release
-from .inode_lifetime cimport cache_insert, cache_remove, inode_lose, inode_release
+from .inode_lifetime cimport cache_insert, cache_remove, inode_lose, inode_release, inodes_close_pending
 from .inode_table cimport (
     EVICTING, HANDLE_MAX, INODE_BY_CTIME, INODE_BY_FILE, INODE_KEEP, INODE_NEW, INODE_REMEMBERED, MOUNT_HANDLES,
     MOUNT_NAMES, MOUNT_UNKNOWN, MUCH, NONE, PINS, ROOT_SLOT, SHARDS, Inode, InodeTable, Mount, Shard, at_slot,
@@ -27,6 +27,7 @@ cdef enum:
     EVICT_TRIES = 64            # records that one search for a victim looks at
     IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
     LISTING = 4096
+    MAKE_ROOM = 32              # cached descriptors closed when the process has run out of them
     REOPEN_TRIES = 64           # parents that are opened on the way to one file, beyond its depth
 
 # What may become of a cached descriptor.
@@ -158,13 +159,25 @@ cdef int reopen(InodeTable *table, Inode *inode) noexcept nogil:
     return reopen_by_name(table, inode) if fd == -ENODATA else adopt(table, inode, fd)
 
 
+cdef bint room_was_made(InodeTable *table, int error) noexcept nogil:
+    """Whether it is worth trying again: it failed as the process has no descriptor left, and some were closed now."""
+    if error != -EMFILE and error != -ENFILE:
+        return False
+    inodes_close_pending(table)
+    return inodes_evict(table, MAKE_ROOM) != 0
+
+
+cdef int open_with_room(InodeTable *table, int directory, const char *path, int flags,
+                        unsigned int mode) noexcept nogil:
+    """openat; where the process has no descriptor left, some of the cached ones are closed first. fd or -errno."""
+    cdef int fd = sys_openat(directory, path, flags, mode)
+    return sys_openat(directory, path, flags, mode) if room_was_made(table, fd) else fd
+
+
 cdef int open_again(InodeTable *table, int fd) noexcept nogil:
     """An O_PATH descriptor of what is open. fd or -errno."""
     cdef char name[16]
-    cdef int found = sys_openat(table.proc_fd, decimal(name, fd), O_PATH, 0)
-    if (found == -EMFILE or found == -ENFILE) and inodes_evict(table, EVICT_TRIES):
-        found = sys_openat(table.proc_fd, decimal(name, fd), O_PATH, 0)
-    return found
+    return open_with_room(table, table.proc_fd, decimal(name, fd), O_PATH, 0)
 
 
 cdef int open_by_handle(InodeTable *table, const Inode *inode, int flags) noexcept nogil:
@@ -178,18 +191,14 @@ cdef int open_by_handle(InodeTable *table, const Inode *inode, int flags) noexce
     handle.handle_type = inode.handle_type
     memcpy(handle.f_handle, inode.handle, inode.handle_size)
     fd = sys_open_by_handle_at(through, &handle, flags)
-    if (fd == -EMFILE or fd == -ENFILE) and inodes_evict(table, EVICT_TRIES):
-        fd = sys_open_by_handle_at(through, &handle, flags)
-    return fd
+    return sys_open_by_handle_at(through, &handle, flags) if room_was_made(table, fd) else fd
 
 
 cdef int open_named(InodeTable *table, Inode *inode, int parent_fd, const char *name) noexcept nogil:
     """Opens the name, and makes sure that it is the file that it was. fd, -ESTALE or -errno."""
     cdef linux_statx stat
-    cdef int fd = sys_openat(parent_fd, name, O_PATH | O_NOFOLLOW, 0)
+    cdef int fd = open_with_room(table, parent_fd, name, O_PATH | O_NOFOLLOW, 0)
     cdef int error
-    if (fd == -EMFILE or fd == -ENFILE) and inodes_evict(table, EVICT_TRIES):
-        fd = sys_openat(parent_fd, name, O_PATH | O_NOFOLLOW, 0)
     if fd < 0:
         return -ESTALE if fd == -ENOENT else fd
     error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat)
