@@ -7,7 +7,8 @@ from .fuse_abi cimport (
     FUSE_ATTR_SUBMOUNT, FUSE_HANDLE_KILLPRIV_V2, FUSE_SUBMOUNTS, FUSE_WRITEBACK_CACHE, fuse_attr, fuse_attr_out,
     fuse_entry_out)
 from .ids cimport id_translate
-from .inode_cache cimport inode_fd, mount_how, open_by_handle, open_with_room
+from .inode_cache cimport inode_fd, open_by_handle, open_with_room
+from .inode_identity cimport mount_how
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, MUCH, Inode, InodeTable, Mount
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of

@@ -15,7 +15,8 @@ from .fuse_abi cimport (
     fuse_copy_file_range_in, fuse_copy_file_range_out, fuse_fallocate_in, fuse_flush_in, fuse_fsync_in, fuse_lseek_in,
     fuse_lseek_out, fuse_open_in, fuse_open_out, fuse_read_in, fuse_release_in, fuse_write_in, fuse_write_out)
 from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
-from .inode_cache cimport inode_fd, inode_outlive, inode_reach_by, make_room
+from .inode_cache cimport inode_fd, inode_outlive, inode_reach_by
+from .inode_eviction cimport make_room
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .kept cimport kept_take

@@ -9,6 +9,7 @@ cdef void cache_insert(InodeTable *table, Shard *shard, Inode *inode) noexcept n
 cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
 cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil
 cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil
+cdef Inode *pin_parent(InodeTable *table, Inode *inode, char *name) noexcept nogil
 cdef void inode_add_child(InodeTable *table, Inode *parent) noexcept nogil
 cdef void inode_drop_child(InodeTable *table, Inode *parent) noexcept nogil
 cdef void inode_recall(InodeTable *table, Inode *inode) noexcept nogil

@@ -14,7 +14,7 @@ from .invariants cimport invariant
 from .kept cimport kept_forget, kept_has
 from .linux cimport sched_yield, sys_close, sys_close_range
 from .mutex cimport lock, unlock
-from .names cimport name_drop
+from .names cimport NAME_NONE, name_copy, name_drop
 
 cdef enum:
     TOGETHER = 256       # descriptors that are closed in one go
@@ -94,6 +94,26 @@ cdef void let_go(InodeTable *table, Inode *inode) noexcept nogil:
         inode.hash_next = first
         if compare_exchange32(&table.to_close, &first, inode.slot):
             return
+
+
+cdef Inode *pin_parent(InodeTable *table, Inode *inode, char *name) noexcept nogil:
+    """The directory that a pinned inode was last seen in, pinned as well, and its name there ("": none is known). NULL:
+    nobody knows. The directory's descriptor stays as it is while it is pinned.
+    """
+    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
+    cdef Inode *parent = NULL
+    name[0] = 0
+    lock(&shard.lock)
+    if inode.parent != NONE:
+        parent = at_slot(table, inode.parent)
+        fetch_add64(&parent.state, 1)
+        if inode.name != NAME_NONE:
+            name_copy(&table.names, inode.name, name)
+    unlock(&shard.lock)
+    # Whoever evicts it waits for nobody but those who evict what is above it.
+    while parent != NULL and load_acquire64(&parent.state) & EVICTING:
+        sched_yield()
+    return parent
 
 
 # Children are counted twice, as such and as pins; both change under the lock by which an inode is claimed for eviction.

@@ -170,3 +170,8 @@ cdef inline uint64_t inode_nodeid(const Inode *inode) noexcept nogil:
 
 cdef inline void store_fd(Inode *inode, int fd) noexcept nogil:
     store_release32(<uint32_t *> &inode.fd, <uint32_t> fd)
+
+
+cdef inline bint is_guests(const Inode *inode) noexcept nogil:
+    """Whether one of the pins is the guest's. The shard is locked."""
+    return inode.lookups != 0 or (inode.flags & INODE_REMEMBERED) != 0

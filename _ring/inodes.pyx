@@ -6,7 +6,8 @@ from .atomics cimport (
     compare_exchange64, fetch_add32, fetch_add64, fetch_sub32, load_acquire32, load_acquire64, load_relaxed32,
     store_release32, store_release64)
 from .descriptors cimport Descriptors
-from .inode_cache cimport file_handle, make_room, mount_how, same_birth
+from .inode_eviction cimport make_room
+from .inode_identity cimport file_handle, mount_how, same_birth
 from .inode_index cimport index_find, index_insert, index_remove
 from .inode_lifetime cimport (
     cache_insert, cache_remove, inode_acquire, inode_add_child, inode_drop_child, inode_lose, inode_recall,

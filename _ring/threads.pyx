@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .atomics cimport compare_exchange32, exchange32, fence_full, load_relaxed32, store_release32
 from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, notify, post_event, signal
 from .fuse_abi cimport FUSE_NO_OPEN_SUPPORT
-from .inode_cache cimport inodes_close_idle
+from .inode_eviction cimport inodes_close_idle
 from .inode_lifetime cimport inodes_close_pending
 from .inode_table cimport IDLE_CLOSING_DUE, IDLE_CLOSING_NONE, IDLE_CLOSING_RUNS
 from .linux cimport ENOMEM, calloc, free, pthread_join, sys_futex_wait, thread_name, thread_start
