@@ -12,7 +12,7 @@ from .fuse_abi cimport (
     fuse_statx_out, fuse_sx_time)
 from .handles cimport Handle, handle_acquire, handle_release
 from .ids cimport ID_NONE, id_translate
-from .inode_cache cimport inode_borrow_fd, inode_fd, inode_return_fd, open_with_room
+from .inode_cache cimport Borrowed, inode_borrow, inode_fd, inode_give_back, open_with_room
 from .inode_lifetime cimport inode_acquire, inode_gone, inode_release
 from .inode_table cimport INODE_ROOT, Inode
 from .inodes cimport inode_forget
@@ -123,16 +123,13 @@ cdef int op_lookup(Context *ctx, Request *request) noexcept nogil:
 
 
 cdef int op_getattr(Context *ctx, Request *request) noexcept nogil:
-    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef Borrowed borrowed
     cdef fuse_attr_out out
-    cdef Handle *file
-    cdef int fd, error
-    if inode == NULL:
-        return -ESTALE
-    fd = inode_borrow_fd(&ctx.share.inodes, inode, &file)
-    error = fill_attr_out(ctx, fd, &out) if fd >= 0 else fd
-    inode_return_fd(&ctx.share.inodes, file)
-    inode_release(&ctx.share.inodes, inode)
+    cdef int error = inode_borrow(&ctx.share.inodes, request.header.nodeid, &borrowed)
+    if error < 0:
+        return error
+    error = fill_attr_out(ctx, borrowed.fd, &out)
+    inode_give_back(&ctx.share.inodes, &borrowed)
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 
@@ -263,23 +260,19 @@ cdef int change(Context *ctx, Request *request, const fuse_setattr_in *args, Ino
 
 cdef int op_setattr(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_setattr_in *args = <const fuse_setattr_in *> next_bytes(request, sizeof(fuse_setattr_in))
-    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef Borrowed borrowed
     cdef fuse_attr_out out
-    cdef Handle *file
-    cdef int fd, error
-    if inode == NULL:
-        return -ESTALE
-    fd = inode_borrow_fd(&ctx.share.inodes, inode, &file)
-    if fd >= 0 and args.valid & FATTR_SIZE and not ctx.may_sleep and cuts_much(fd, args.size):
-        inode_return_fd(&ctx.share.inodes, file)
-        inode_release(&ctx.share.inodes, inode)
-        return WOULD_SLEEP
-    error = change(ctx, request, args, inode, fd) if fd >= 0 else fd
+    cdef int error = inode_borrow(&ctx.share.inodes, request.header.nodeid, &borrowed)
+    if error < 0:
+        return error
+    if args.valid & FATTR_SIZE and not ctx.may_sleep and cuts_much(borrowed.fd, args.size):
+        error = WOULD_SLEEP
+    else:
+        error = change(ctx, request, args, borrowed.inode, borrowed.fd)
     if error == 0:
-        error = fill_attr_out(ctx, fd, &out)
-    inode_return_fd(&ctx.share.inodes, file)
-    inode_release(&ctx.share.inodes, inode)
-    return error if error < 0 else reply(request, &out, sizeof(out))
+        error = fill_attr_out(ctx, borrowed.fd, &out)
+    inode_give_back(&ctx.share.inodes, &borrowed)
+    return error if error != 0 else reply(request, &out, sizeof(out))
 
 
 cdef void copy_time(const linux_statx_time *source, fuse_sx_time *out) noexcept nogil:
@@ -291,22 +284,18 @@ cdef void copy_time(const linux_statx_time *source, fuse_sx_time *out) noexcept 
 cdef int op_statx(Context *ctx, Request *request) noexcept nogil:
     """What GETATTR has not: birth time and the host's attribute bits."""
     cdef const fuse_statx_in *args = <const fuse_statx_in *> next_bytes(request, sizeof(fuse_statx_in))
-    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef Borrowed borrowed
     cdef fuse_statx_out out
     cdef fuse_attr attr
     cdef linux_statx stat
-    cdef int error
-    cdef int fd = -ESTALE
-    if inode == NULL:
-        return -ESTALE
-    fd = inode_fd(&ctx.share.inodes, inode)
-    error = fd
-    if fd >= 0:
-        error = sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | <int> (args.sx_flags & SYNC_FLAGS),
-                          STATX_BASIC_STATS | STATX_BTIME, &stat)
-        if error == 0:
-            fill_attr(ctx, fd, &stat, &attr)
-    inode_release(&ctx.share.inodes, inode)
+    cdef int error = inode_borrow(&ctx.share.inodes, request.header.nodeid, &borrowed)
+    if error < 0:
+        return error
+    error = sys_statx(borrowed.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | <int> (args.sx_flags & SYNC_FLAGS),
+                      STATX_BASIC_STATS | STATX_BTIME, &stat)
+    if error == 0:
+        fill_attr(ctx, borrowed.fd, &stat, &attr)
+    inode_give_back(&ctx.share.inodes, &borrowed)
     if error < 0:
         return error
     memset(&out, 0, sizeof(out))
@@ -348,16 +337,14 @@ cdef int op_readlink(Context *ctx, Request *request) noexcept nogil:
 cdef int op_access(Context *ctx, Request *request) noexcept nogil:
     """By mode bits, for the ids in the header: Linux guests check for themselves and never ask."""
     cdef const fuse_access_in *args = <const fuse_access_in *> next_bytes(request, sizeof(fuse_access_in))
-    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef Borrowed borrowed
     cdef fuse_attr_out out
     cdef uint32_t allowed
-    cdef int error
-    if inode == NULL:
-        return -ESTALE
-    error = inode_fd(&ctx.share.inodes, inode)
-    if error >= 0:
-        error = fill_attr_out(ctx, error, &out)
-    inode_release(&ctx.share.inodes, inode)
+    cdef int error = inode_borrow(&ctx.share.inodes, request.header.nodeid, &borrowed)
+    if error < 0:
+        return error
+    error = fill_attr_out(ctx, borrowed.fd, &out)
+    inode_give_back(&ctx.share.inodes, &borrowed)
     if error < 0:
         return error
     if args.mask > 7:

@@ -8,20 +8,19 @@ from .fuse_abi cimport (
     fuse_entry_out)
 from .ids cimport id_translate
 from .inode_cache cimport inode_fd, open_by_handle, open_with_room
-from .inode_identity cimport mount_how
+from .inode_identity cimport IDENTITY, mount_how
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, MUCH, Inode, InodeTable, Mount
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, ENXIO,
-    ESTALE, OWNER_LOCAL, O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, STATX_BASIC_STATS, STATX_BTIME,
-    STATX_CTIME, STATX_MNT_ID, STATX_MTIME, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, decimal,
-    device_encode, linux_statx, sys_close, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, ENXIO, ESTALE, OWNER_LOCAL,
+    O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, STATX_BASIC_STATS, STATX_BTIME, STATX_CTIME, STATX_MTIME,
+    STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, decimal, device_encode, linux_statx, sys_close,
+    sys_statx)
 from .override cimport override_show
 from .share cimport Context
 
 cdef enum:
-    IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
     TIMES = STATX_MTIME | STATX_CTIME
     SECOND = 1000000000
     UNKNOWN_LIKELY = 8   # lookups in a row that found an inode unknown: the next one will, too

@@ -5,19 +5,18 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from .atomics cimport fetch_add32, fetch_add64, fetch_sub32, load_acquire8, load_acquire32
 from .handles cimport Handle, handle_in, handle_release
 from .inode_eviction cimport inodes_evict, make_room
-from .inode_identity cimport file_handle, note_handle, same_file
-from .inode_lifetime cimport cache_insert, inode_lose, inode_release, inodes_close_pending, pin_parent
+from .inode_identity cimport IDENTITY, file_handle, note_handle, same_file
+from .inode_lifetime cimport cache_insert, inode_acquire, inode_lose, inode_release, inodes_close_pending, pin_parent
 from .inode_table cimport (
     INODE_BY_FILE, INODE_NEW, MUCH, Inode, InodeTable, Shard, inode_nodeid, is_guests, key_hash, shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, EMFILE, ENFILE, ENODATA, ENOENT, ESTALE, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY,
-    STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, STATX_NLINK, STATX_SIZE, S_IFREG, decimal, linux_dirent,
-    linux_file_handle, linux_statx, memcpy, sys_close, sys_getdents64, sys_open_by_handle_at, sys_openat, sys_statx)
+    STATX_NLINK, STATX_SIZE, S_IFREG, decimal, linux_dirent, linux_file_handle, linux_statx, memcpy, sys_close,
+    sys_getdents64, sys_open_by_handle_at, sys_openat, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX
 
 cdef enum:
-    IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
     LISTING = 4096
     MAKE_ROOM = 32              # cached descriptors closed when the process has run out of them
     REOPEN_TRIES = 64           # parents that are opened on the way to one file, beyond its depth
@@ -215,21 +214,26 @@ cdef Handle *pin_file(InodeTable *table, Inode *inode) noexcept nogil:
     return handle_in(table.handles, slot, inode_nodeid(inode)) if by_file else NULL
 
 
-cdef int inode_borrow_fd(InodeTable *table, Inode *inode, Handle **file) noexcept nogil:
-    """inode_fd(), or the open file's descriptor where that is all there is: for calls to which either will do.
-    inode_return_fd() has to follow.
+cdef int inode_borrow(InodeTable *table, uint64_t nodeid, Borrowed *out) noexcept nogil:
+    """Pins the inode, with a descriptor for calls to which O_PATH and an open file's will both do: its own, or that of
+    the open file that it is reached by. 0, and inode_give_back() has to follow; or -ESTALE, -errno.
     """
-    file[0] = NULL
-    if <int> load_acquire32(<uint32_t *> &inode.fd) < 0:
-        file[0] = pin_file(table, inode)
-        if file[0] != NULL:
-            return file[0].fd
-    return inode_fd(table, inode)
+    cdef Inode *inode = inode_acquire(table, nodeid)
+    if inode == NULL:
+        return -ESTALE
+    out.inode = inode
+    out.file = pin_file(table, inode) if <int> load_acquire32(<uint32_t *> &inode.fd) < 0 else NULL
+    out.fd = out.file.fd if out.file != NULL else inode_fd(table, inode)
+    if out.fd >= 0:
+        return 0
+    inode_release(table, inode)
+    return out.fd
 
 
-cdef void inode_return_fd(InodeTable *table, Handle *file) noexcept nogil:
-    if file != NULL:
-        handle_release(table.handles, file)
+cdef void inode_give_back(InodeTable *table, Borrowed *borrowed) noexcept nogil:
+    if borrowed.file != NULL:
+        handle_release(table.handles, borrowed.file)
+    inode_release(table, borrowed.inode)
 
 
 cdef void inode_reach_by(InodeTable *table, Inode *inode, uint64_t fh) noexcept nogil:

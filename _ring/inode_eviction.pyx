@@ -7,20 +7,19 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .atomics cimport compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire64, load_relaxed32
 from .descriptors cimport descriptors_over_budget
 from .freshness cimport settles_in
-from .inode_identity cimport file_handle, mount_how, note_handle, same_file
+from .inode_identity cimport IDENTITY, file_handle, mount_how, note_handle, same_file
 from .inode_lifetime cimport cache_insert, cache_remove, inode_lose, inode_release, pin_parent
 from .inode_table cimport (
     EVICTING, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, NONE, PINS, SHARDS, Inode, InodeTable, Shard,
     at_slot, is_guests, key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, OWNER_LOCAL, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID,
-    S_IFREG, linux_file_handle, linux_statx, linux_statx_time, sys_close, sys_futex_wait, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, OWNER_LOCAL, S_IFREG, linux_file_handle, linux_statx,
+    linux_statx_time, sys_close, sys_futex_wait, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX
 
 cdef enum:
     EVICT_TRIES = 64            # records that one search for a victim looks at
-    IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
 
 # What may become of a cached descriptor.
 cdef enum Closable:

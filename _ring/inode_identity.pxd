@@ -3,7 +3,10 @@
 from libc.stdint cimport uint32_t
 
 from .inode_table cimport Inode, InodeTable
-from .linux cimport linux_file_handle, linux_statx
+from .linux cimport STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, linux_file_handle, linux_statx
+
+cdef enum:
+    IDENTITY = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID   # what is asked of a file to tell it from all others
 
 
 cdef int file_handle(int fd, linux_file_handle *handle) noexcept nogil

@@ -7,7 +7,7 @@ from .atomics cimport (
     store_release32, store_release64)
 from .descriptors cimport Descriptors
 from .inode_eviction cimport make_room
-from .inode_identity cimport file_handle, mount_how, same_birth
+from .inode_identity cimport IDENTITY, file_handle, mount_how, same_birth
 from .inode_index cimport index_find, index_insert, index_remove
 from .inode_lifetime cimport (
     cache_insert, cache_remove, inode_acquire, inode_add_child, inode_drop_child, inode_lose, inode_recall,
@@ -21,8 +21,8 @@ from .handles cimport HandleTable
 from .kept cimport KeptFiles
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_FORCE_SYNC, ENOMEM, EOVERFLOW, OWNER_ELSEWHERE, MAP_ANONYMOUS, MAP_FAILED,
-    MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, S_IFDIR, S_IFMT,
-    calloc, free, linux_file_handle, linux_statx, memcmp, memset, mmap, munmap, sched_yield, sys_close, sys_statx)
+    MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, STATX_BASIC_STATS, STATX_BTIME, S_IFDIR, S_IFMT, calloc, free,
+    linux_file_handle, linux_statx, memcmp, memset, mmap, munmap, sched_yield, sys_close, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport name_drop, name_equals, name_keep, names_create, names_destroy
 
@@ -55,7 +55,7 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, HandleTable *han
         table.shards[i].segments[0] = <uint32_t *> calloc(FIRST_SEGMENT, sizeof(uint32_t))
         if table.shards[i].segments[0] == NULL:
             return -ENOMEM
-    error = sys_statx(root_fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, &stat)
+    error = sys_statx(root_fd, "", AT_EMPTY_PATH, IDENTITY, &stat)
     if error < 0:
         return error
     mount = mount_of(table, &stat)

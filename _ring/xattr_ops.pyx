@@ -6,45 +6,16 @@ from .caller cimport keep_suid
 from .fuse_abi cimport (
     FUSE_SETXATTR_ACL_KILL_SGID, FUSE_SETXATTR_EXT, fuse_getxattr_in, fuse_getxattr_out, fuse_setxattr_in,
     fuse_setxattr_in_compat)
-from .handles cimport Handle
-from .inode_cache cimport inode_borrow_fd, inode_return_fd
-from .inode_lifetime cimport inode_acquire, inode_release
-from .inode_table cimport Inode
+from .inode_cache cimport Borrowed, inode_borrow, inode_give_back
 from .linux cimport (
-    E2BIG, EINVAL, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, ESTALE, XATTR_CREATE, XATTR_REPLACE, decimal, memmove,
-    strlen, sys_getxattr, sys_listxattr, sys_removexattr, sys_setxattr)
+    E2BIG, EINVAL, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, XATTR_CREATE, XATTR_REPLACE, decimal, memmove, strlen,
+    sys_getxattr, sys_listxattr, sys_removexattr, sys_setxattr)
 from .request cimport Request, next_bytes, next_name, reply
 from .share cimport Context
 from .xattr_names cimport XATTR_NAME_MAX, xattr_to_guest, xattr_to_host
 
 cdef enum:
     VALUE_MAX = 65536   # of a value, and of a list of names
-
-
-# The inode that a request is about, and how it is reached.
-cdef struct Found:
-    Inode *inode
-    Handle *file
-    char path[16]
-
-
-cdef int find_inode(Context *ctx, const Request *request, Found *found) noexcept nogil:
-    """Pins the request's inode, until leave_inode(). 0; -ESTALE or -errno where it is unknown or gone."""
-    cdef int fd
-    found.inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
-    if found.inode == NULL:
-        return -ESTALE
-    fd = inode_borrow_fd(&ctx.share.inodes, found.inode, &found.file)
-    if fd < 0:
-        inode_release(&ctx.share.inodes, found.inode)
-        return fd
-    decimal(found.path, fd)
-    return 0
-
-
-cdef void leave_inode(Context *ctx, Found *found) noexcept nogil:
-    inode_return_fd(&ctx.share.inodes, found.file)
-    inode_release(&ctx.share.inodes, found.inode)
 
 
 cdef int to_host(const Context *ctx, const char *name, char *out) noexcept nogil:
@@ -79,7 +50,8 @@ cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:
     cdef const char *name = next_name(request)
     cdef const void *value
     cdef char host_name[XATTR_NAME_MAX + 1]
-    cdef Found found
+    cdef Borrowed borrowed
+    cdef char path[16]
     cdef int error
     if args == NULL or name == NULL or name[0] == 0:
         return -EINVAL
@@ -91,13 +63,13 @@ cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:
     error = to_host(ctx, name, host_name)
     if error < 0:
         return error
-    error = find_inode(ctx, request, &found)
+    error = inode_borrow(&ctx.share.inodes, request.header.nodeid, &borrowed)
     if error < 0:
         return error
     keep_suid(ctx, not (ctx.share.flags & FUSE_SETXATTR_EXT
                         and (<const fuse_setxattr_in *> args).setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID))
-    error = sys_setxattr(found.path, host_name, value, args.size, <int> args.flags)
-    leave_inode(ctx, &found)
+    error = sys_setxattr(decimal(path, borrowed.fd), host_name, value, args.size, <int> args.flags)
+    inode_give_back(&ctx.share.inodes, &borrowed)
     return error if error < 0 else reply(request, NULL, 0)
 
 
@@ -119,7 +91,8 @@ cdef int op_getxattr(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_getxattr_in *args = <const fuse_getxattr_in *> next_bytes(request, sizeof(fuse_getxattr_in))
     cdef const char *name = next_name(request)
     cdef char host_name[XATTR_NAME_MAX + 1]
-    cdef Found found
+    cdef Borrowed borrowed
+    cdef char path[16]
     cdef int error
     cdef int64_t size
     if name == NULL or name[0] == 0:
@@ -127,26 +100,27 @@ cdef int op_getxattr(Context *ctx, Request *request) noexcept nogil:
     size = to_host(ctx, name, host_name)
     if size < 0:
         return -ENODATA if size == -EPERM else <int> size   # what may not be seen is not there
-    error = find_inode(ctx, request, &found)
+    error = inode_borrow(&ctx.share.inodes, request.header.nodeid, &borrowed)
     if error < 0:
         return error
-    size = sys_getxattr(found.path, host_name, ctx.scratch, VALUE_MAX)
-    leave_inode(ctx, &found)
+    size = sys_getxattr(decimal(path, borrowed.fd), host_name, ctx.scratch, VALUE_MAX)
+    inode_give_back(&ctx.share.inodes, &borrowed)
     return reply_sized(ctx, request, size, args.size)
 
 
 cdef int op_listxattr(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_getxattr_in *args = <const fuse_getxattr_in *> next_bytes(request, sizeof(fuse_getxattr_in))
-    cdef Found found
+    cdef Borrowed borrowed
+    cdef char path[16]
     cdef int error
     cdef int64_t size
     if not ctx.share.options.xattr:
         return -ENOSYS
-    error = find_inode(ctx, request, &found)
+    error = inode_borrow(&ctx.share.inodes, request.header.nodeid, &borrowed)
     if error < 0:
         return error
-    size = sys_listxattr(found.path, <char *> ctx.scratch, VALUE_MAX)
-    leave_inode(ctx, &found)
+    size = sys_listxattr(decimal(path, borrowed.fd), <char *> ctx.scratch, VALUE_MAX)
+    inode_give_back(&ctx.share.inodes, &borrowed)
     if size > 0:
         size = names_for_guest(ctx, <char *> ctx.scratch, size)
     return reply_sized(ctx, request, size, args.size)
@@ -172,16 +146,17 @@ cdef int64_t names_for_guest(Context *ctx, char *names, int64_t size) noexcept n
 cdef int op_removexattr(Context *ctx, Request *request) noexcept nogil:
     cdef const char *name = next_name(request)
     cdef char host_name[XATTR_NAME_MAX + 1]
-    cdef Found found
+    cdef Borrowed borrowed
+    cdef char path[16]
     cdef int error
     if name == NULL or name[0] == 0:
         return -EINVAL
     error = to_host(ctx, name, host_name)
     if error < 0:
         return error
-    error = find_inode(ctx, request, &found)
+    error = inode_borrow(&ctx.share.inodes, request.header.nodeid, &borrowed)
     if error < 0:
         return error
-    error = sys_removexattr(found.path, host_name)
-    leave_inode(ctx, &found)
+    error = sys_removexattr(decimal(path, borrowed.fd), host_name)
+    inode_give_back(&ctx.share.inodes, &borrowed)
     return error if error < 0 else reply(request, NULL, 0)

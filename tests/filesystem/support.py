@@ -8,8 +8,9 @@ import pathlib
 import shutil
 import struct
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from frontend import fuse_abi as abi
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient, FuseError, Reply
+from frontend.memory import GuestMemory, RegionSpec
 from tests.running import SECONDS, Daemon
 
 ROOT = abi.FUSE_ROOT_ID
@@ -111,6 +113,60 @@ def during(what: str) -> Iterator[None]:
 def error_of(reply: Reply) -> str:
     """The name of the error in a reply, "" for none: what a failed comparison shows."""
     return errno.errorcode.get(-reply.error, str(reply.error)) if reply.error else ""
+
+
+# Several queues at once
+
+class LockedMemory(GuestMemory):
+    """Guest memory that several threads may allocate from."""
+
+    def __init__(self, mib: int) -> None:
+        self._lock = threading.RLock()
+        super().__init__([RegionSpec(0, mib << 20)])
+
+    def alloc(self, length: int, align: int = 16) -> int:
+        with self._lock:
+            return super().alloc(length, align)
+
+    def alloc_pages(self, count: int, scattered: bool = False) -> list[int]:
+        with self._lock:
+            return super().alloc_pages(count, scattered)
+
+    def free(self, addresses: int | Sequence[int]) -> None:
+        with self._lock:
+            super().free(addresses)
+
+
+def client(guest: Guest, queue: int) -> FuseClient:
+    """One more client of the same session, for a thread of its own and on a queue of its own."""
+    fuse = FuseClient(guest.device)
+    fuse.queue, fuse.unique, fuse.flags = queue, queue << 40, guest.fuse.flags
+    return fuse
+
+
+def at_once(runs: Sequence[Callable[[], None]]) -> None:
+    """Runs all in threads that begin together; what one raises is raised."""
+    failures: list[BaseException] = []
+    barrier = threading.Barrier(len(runs))
+
+    def guarded(run: Callable[[], None]) -> None:
+        barrier.wait()
+        try:
+            run()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def forget(fuse: FuseClient, nodeid: int, count: int = 1) -> None:
+    fuse.forget(nodeid, count, queue=fuse.queue)
 
 
 # Comparisons

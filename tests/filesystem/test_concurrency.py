@@ -14,67 +14,14 @@ import pytest
 from frontend import fuse_abi as abi
 from frontend.fuse import FuseClient, FuseError
 from frontend.fuse_abi import Opcode
-from frontend.memory import GuestMemory, RegionSpec
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, give_back, needs_root
+from tests.filesystem.support import ROOT, Guest, LockedMemory, at_once, client, forget, give_back, needs_root
 
 QUEUES = 4
 
 # What can happen to one who is overtaken by others.
 OVERTAKEN = {errno.ENOENT, errno.EEXIST, errno.ESTALE, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENXIO,
              errno.EINVAL, errno.EPERM}
-
-
-class LockedMemory(GuestMemory):
-    """Guest memory that several threads may allocate from."""
-
-    def __init__(self, mib: int) -> None:
-        self._lock = threading.RLock()
-        super().__init__([RegionSpec(0, mib << 20)])
-
-    def alloc(self, length: int, align: int = 16) -> int:
-        with self._lock:
-            return super().alloc(length, align)
-
-    def alloc_pages(self, count: int, scattered: bool = False) -> list[int]:
-        with self._lock:
-            return super().alloc_pages(count, scattered)
-
-    def free(self, addresses: int | Sequence[int]) -> None:
-        with self._lock:
-            super().free(addresses)
-
-
-def client(guest: Guest, queue: int) -> FuseClient:
-    """One more client of the same session, for a thread of its own and on a queue of its own."""
-    fuse = FuseClient(guest.device)
-    fuse.queue, fuse.unique, fuse.flags = queue, queue << 40, guest.fuse.flags
-    return fuse
-
-
-def at_once(runs: Sequence[Callable[[], None]]) -> None:
-    """Runs all in threads that begin together; what one raises is raised."""
-    failures: list[BaseException] = []
-    barrier = threading.Barrier(len(runs))
-
-    def guarded(run: Callable[[], None]) -> None:
-        barrier.wait()
-        try:
-            run()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(run,)) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-
-
-def forget(fuse: FuseClient, nodeid: int, count: int = 1) -> None:
-    fuse.forget(nodeid, count, queue=fuse.queue)
 
 
 def others(guest: Guest) -> list[str]:

@@ -12,8 +12,19 @@ import pytest
 
 from frontend.fuse import FuseError
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, access_list, as_guest, as_host, needs_root, refused
-from tests.filesystem.test_concurrency import LockedMemory, at_once, client, forget
+from tests.filesystem.support import (
+    ROOT,
+    Guest,
+    LockedMemory,
+    access_list,
+    as_guest,
+    as_host,
+    at_once,
+    client,
+    forget,
+    needs_root,
+    refused,
+)
 
 pytestmark = needs_root         # only root may open files by handle
 
