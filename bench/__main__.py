@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench import folders, footprint, machine, measure, neighbours, pictures, plan, report, sessions, syscalls
+from bench import folders, footprint, guests, machine, measure, neighbours, pictures, plan, report, sessions, syscalls
 from bench.folders import SetupError
 from bench.plan import CASES, PARTS, Plan
 from bench.rows import ROWS, WrongError
@@ -102,7 +102,8 @@ def main() -> int:
             "rows": lambda: measure_rows(what, work, share, cpus),
             "neighbours": lambda: neighbours.measure_all(what, work, say),
             "start": lambda: footprint.start(what, work, say),
-            "inodes": lambda: footprint.inodes(what, work, share, say)}
+            "inodes": lambda: footprint.inodes(what, work, share, say),
+            "guests": lambda: guests.measure_all(what, work, share, say)}
         for part in what.parts:
             try:
                 result[part] = measurements[part]()

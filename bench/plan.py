@@ -28,7 +28,7 @@ class Plan:
 
 
 CASES = ("fsync", "uncached", "lock", "hung", "removal", "dirty")
-PARTS = ("rows", "neighbours", "start", "inodes")
+PARTS = ("rows", "neighbours", "start", "inodes", "guests")
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,21 @@ def inodes_table(found: dict[str, Any]) -> Table:
           f"{step['descriptors']:,}", number(step["rate"])) for name, steps in found.items() for step in steps))
 
 
+def guests_table(found: dict[str, Any]) -> Table:
+    def lines() -> Iterable[Sequence[str]]:
+        for job in found["jobs"]:
+            mine, other = job["contestants"][OURS], job["contestants"][REFERENCE]
+            what = "rate" if "rate" in mine else "seconds"
+            latencies = [pair(mine[key], other[key]) if key in mine else "-" for key in ("p50_us", "p99_us")]
+            yield (job["title"], f"{pair(mine[what], other[what])} {'/s' if what == 'rate' else 's '}",
+                   number(job["ratio"]), pair(mine["cpu_us"], other["cpu_us"]), number(job["cpu_ratio"]), *latencies)
+
+    return plain_table(
+        f"In a Linux guest ({found['kernel']}, {found['cpus']} CPUs, {found['accelerator']}), medians: this daemon / "
+        "the reference.",
+        ("what the guest does", "I/Os or time", "times as fast", "CPU us", "ratio", "p50 us", "p99 us"), lines())
+
+
 def write(result: dict[str, Any], path: pathlib.Path) -> None:
     """Prints the tables, and writes them to a file."""
     facts = result["machine"]
@@ -144,3 +159,5 @@ def write(result: dict[str, Any], path: pathlib.Path) -> None:
                 console.print(start_table(result["start"]))
             if "inodes" in result:
                 console.print(inodes_table(result["inodes"]))
+            if "jobs" in result.get("guests", {}):
+                console.print(guests_table(result["guests"]))

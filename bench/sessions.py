@@ -56,6 +56,14 @@ def reference() -> Contestant:
     return Contestant(REFERENCE, program or [str(fetch.reference_daemon())])
 
 
+def wait_until_it_listens(back_end: BackEnd, name: str) -> None:
+    deadline = time.monotonic() + LISTEN_SECONDS
+    while not back_end.socket.exists():
+        if not back_end.alive or time.monotonic() > deadline:
+            raise RuntimeError(f"{name} does not listen:\n{back_end.log}")
+        time.sleep(0.002)
+
+
 class Session:
     """A daemon that serves the share to one guest. `own` is the folder in it that this contestant may change."""
 
@@ -66,7 +74,7 @@ class Session:
         self.back_end = BackEnd(contestant.program, work / "daemon" / contestant.name.replace(" ", ""),
                                 ["--sandbox", "none", *contestant.options, *options], share, cpus=cpus)
         try:
-            self._wait_until_it_listens()
+            wait_until_it_listens(self.back_end, contestant.name)
             self.device = VirtioFs(self.back_end.socket, memory_mib=MEMORY_MIB, queue_size=QUEUE_SIZE,
                                    num_queues=queues)
             self.fuse = FuseClient(self.device)
@@ -74,13 +82,6 @@ class Session:
         except BaseException:
             self.back_end.stop()
             raise
-
-    def _wait_until_it_listens(self) -> None:
-        deadline = time.monotonic() + LISTEN_SECONDS
-        while not self.back_end.socket.exists():
-            if not self.back_end.alive or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.contestant.name} does not listen:\n{self.back_end.log}")
-            time.sleep(0.002)
 
     @property
     def pid(self) -> int:
