@@ -371,3 +371,27 @@ def test_a_daemon_with_only_the_capabilities_for_it_creates_for_other_users(tmp_
             creator(guest.fuse, ROOT, creator.__name__, uid=1001, gid=1002)
         assert {owner(path) for path in guest.share.iterdir()} == {(1001, 1002)}
         assert thread_credentials(guest.daemon) == before
+
+
+def test_a_daemon_that_may_list_a_directory_but_not_search_it_lists_it(tmp_path: pathlib.Path) -> None:
+    """Without capabilities it has no more rights than the directory's mode gives to its owner."""
+    if not shutil.which("setpriv"):
+        pytest.skip("there is no setpriv to take capabilities away with")
+    command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"]
+    folder = tmp_path / "share/folder"
+    folder.mkdir(parents=True)
+    (folder / "file").touch()
+    folder.chmod(0o400)
+    daemon = Daemon([*command, *program()], tmp_path / "daemon", share=tmp_path / "share")
+    try:
+        daemon.wait_until_it_listens()
+        with connected(daemon) as guest:
+            node = guest.fuse.lookup(ROOT, "folder").nodeid
+            with refused(errno.EACCES):
+                guest.fuse.lookup(node, "file")
+            fh = guest.fuse.opendir(node).fh
+            assert b"file" in {entry.name for entry in guest.fuse.readdir(node, fh, 0, 4096)}
+            guest.fuse.releasedir(node, fh)
+    finally:
+        problems = daemon.finish()
+    assert problems == []
