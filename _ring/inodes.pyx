@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from .atomics cimport (
     compare_exchange64, fetch_add32, fetch_add64, fetch_sub32, load_acquire32, load_acquire64, load_relaxed32,
-    store_release32, store_release64)
+    store_relaxed32, store_release32, store_release64)
 from .descriptors cimport Descriptors
 from .inode_eviction cimport make_room
 from .inode_identity cimport IDENTITY, file_handle, mount_how, same_birth
@@ -409,7 +409,7 @@ cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexc
 
 
 cdef void inodes_forget_all(InodeTable *table) noexcept nogil:
-    """The end of a session: the guest knows nothing but the root any more. May take long."""
+    """The end of a session: the guest knows nothing but the root any more, and has nothing open. May take long."""
     cdef uint32_t chunk, i
     cdef Inode *inode
     cdef uint64_t state
@@ -418,4 +418,5 @@ cdef void inodes_forget_all(InodeTable *table) noexcept nogil:
             inode = table.chunks[chunk].records + i
             state = load_acquire64(&inode.state)
             if state & PINS:
+                store_relaxed32(&inode.opens, 0)
                 inode_forget(table, state >> 32 << 32 | (chunk << CHUNK_BITS) + i, ~(<uint64_t> 0))

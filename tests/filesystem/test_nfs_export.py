@@ -83,6 +83,19 @@ def test_what_was_forgotten_is_found_in_the_next_session(guest: Guest, end: str)
     are_found(guest, nodes)
 
 
+def test_what_was_open_in_an_earlier_session_is_not_taken_for_open_in_this_one(connect: Connect,
+                                                                             file_system: pathlib.Path) -> None:
+    """So that its space comes back once the host has deleted it, although the guest knows it."""
+    guest = connect("--nfs-export", "--descriptor-timeout", "0.2", share=file_system)
+    (guest.share / "file").write_text("file")
+    guest.fuse.open(guest.fuse.lookup(ROOT, "file").nodeid)
+    guest.fuse.destroy()
+    guest.fuse.init()
+    guest.fuse.lookup(ROOT, "file")
+    (guest.share / "file").unlink()
+    guest.daemon.wait_for(descriptors_cached=0)
+
+
 def test_what_was_deleted_is_not_remembered(guest: Guest) -> None:
     nodes = {name: guest.fuse.lookup(ROOT, name).nodeid for name in ("file", "link")}
     guest.fuse.unlink(ROOT, "file")
