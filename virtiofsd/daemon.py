@@ -6,6 +6,7 @@ after it, since whoever starts the daemon waits for the socket.
 
 import argparse
 import os
+import re
 import resource
 import signal
 
@@ -15,9 +16,19 @@ from virtiofsd.listener import Listener, group_id
 from virtiofsd.options import NOFILE_LEAST
 from virtiofsd.service_manager import ServiceManager
 
+KERNEL_LEAST = (5, 10)  # whose statx(2) tells mounts apart, and without that one file may be taken for another
 NOFILE_WANTED = 1_000_000
 HANDLE_BYTES = 128  # the most that a file handle has (MAX_HANDLE_SZ)
 AT_EMPTY_PATH = 0x1000
+
+
+def check_kernel() -> None:
+    """Raises StartError where the kernel is too old."""
+    release = os.uname().release
+    version = re.match(r"(\d+)\.(\d+)", release)
+    if version and tuple(map(int, version.groups())) < KERNEL_LEAST:
+        least = ".".join(map(str, KERNEL_LEAST))
+        raise StartError(f"Linux {least} or newer is needed; this is {release}")
 
 
 def raise_descriptor_limit(wanted: int | None) -> int:
@@ -93,6 +104,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def start(options: argparse.Namespace) -> int:
+    check_kernel()
     manager = ServiceManager()
     descriptors = raise_descriptor_limit(options.rlimit_nofile)
     root_fd, proc_fd = open_share(options.shared_dir)

@@ -82,6 +82,16 @@ def test_a_share_without_file_handles_is_refused_where_they_must_be_used(place: 
     assert not place.exists()
 
 
+def test_a_kernel_that_is_too_old_is_refused(place: pathlib.Path) -> None:
+    disguise = ["setarch", "--uname-2.6"]
+    release = subprocess.run([*disguise, "uname", "-r"], capture_output=True, text=True, check=True).stdout.strip()
+    result = subprocess.run([*disguise, *program(), "--socket-path", place, "--shared-dir", place.parent / "share"],
+                            capture_output=True, text=True, timeout=20)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"virtiofsd: Linux 5.10 or newer is needed; this is {release}\n"
+    assert not place.exists()
+
+
 def test_errors_of_the_start_are_told_whatever_the_log_level(place: pathlib.Path) -> None:
     refuses(run("--socket-path", place, "--shared-dir", "/absent", "--log-level", "off"),
             "--shared-dir /absent", "No such file or directory")
