@@ -1,6 +1,6 @@
 # The files and directories that the guest has open: fh -> record by array access, as nodeids are.
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from .descriptors cimport Descriptors
 from .kept cimport KeptFiles
@@ -9,6 +9,8 @@ cdef enum:
     HANDLE_CHUNK_BITS = 9
     HANDLE_CHUNK = 1 << HANDLE_CHUNK_BITS
     HANDLE_CHUNKS_MAX = 1 << 20
+    HANDLE_SHARD_BITS = 4
+    HANDLE_SHARDS = 1 << HANDLE_SHARD_BITS
 
 
 cdef struct Handle:
@@ -27,12 +29,21 @@ cdef struct Handle:
     uint32_t mount       # of its inode
 
 
+# Slots for the files of one part of all nodeids, so that those who open different files do not wait for each other. It
+# takes whole chunks, and has a cache line to itself.
+cdef struct HandleShard:
+    uint32_t lock
+    uint32_t free_first
+    uint32_t fresh       # the next one of its last chunk that was never used, and where that chunk ends
+    uint32_t fresh_end
+    uint8_t padding[48]
+
+
 cdef struct HandleTable:
     Handle **chunks
     uint32_t chunk_count
-    uint32_t lock
-    uint32_t free_first
-    uint32_t fresh
+    uint32_t growth_lock
+    HandleShard *shards
     Descriptors *account
     KeptFiles *kept
 

@@ -9,7 +9,8 @@ from .descriptors cimport Descriptors, descriptors_close
 from .invariants cimport invariant
 from .kept cimport KeptFiles, kept_put
 from .linux cimport (
-    ENOMEM, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap, sys_close)
+    ENOMEM, MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, aligned_alloc, free, memset,
+    mix64, mmap, munmap, sys_close)
 from .mutex cimport lock, unlock
 
 cdef enum:
@@ -21,56 +22,81 @@ cdef inline Handle *at_slot(HandleTable *table, uint32_t slot) noexcept nogil:
     return <Handle *> load_pointer(<void **> (table.chunks + (slot >> HANDLE_CHUNK_BITS))) + (slot & (HANDLE_CHUNK - 1))
 
 
+cdef inline HandleShard *shard_of(HandleTable *table, uint64_t nodeid) noexcept nogil:
+    return table.shards + (mix64(nodeid) >> (64 - HANDLE_SHARD_BITS))
+
+
 cdef int handles_create(HandleTable *table, Descriptors *account, KeptFiles *kept) noexcept nogil:
+    """An empty table. 0 or -ENOMEM."""
+    cdef uint32_t i
     table.account = account
     table.kept = kept
-    table.free_first = NONE
-    table.fresh = 0
     table.chunk_count = 0
-    table.lock = 0
+    table.growth_lock = 0
+    table.shards = <HandleShard *> aligned_alloc(sizeof(HandleShard), HANDLE_SHARDS * sizeof(HandleShard))
     table.chunks = <Handle **> mmap(NULL, HANDLE_CHUNKS_MAX * sizeof(Handle *), PROT_READ | PROT_WRITE,
                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     if table.chunks == MAP_FAILED:
         table.chunks = NULL
+    if table.shards == NULL or table.chunks == NULL:
         return -ENOMEM
+    memset(table.shards, 0, HANDLE_SHARDS * sizeof(HandleShard))
+    for i in range(HANDLE_SHARDS):
+        table.shards[i].free_first = NONE
     return 0
 
 
 cdef void handles_destroy(HandleTable *table) noexcept nogil:
     """Closes every file and frees everything. No other thread uses the table any more."""
     cdef uint32_t i
-    if table.chunks == NULL:
-        return
-    handles_close_all(table)
-    for i in range(table.chunk_count):
-        munmap(table.chunks[i], HANDLE_CHUNK * sizeof(Handle))
-    munmap(table.chunks, HANDLE_CHUNKS_MAX * sizeof(Handle *))
+    if table.chunks != NULL:
+        handles_close_all(table)
+        for i in range(table.chunk_count):
+            munmap(table.chunks[i], HANDLE_CHUNK * sizeof(Handle))
+        munmap(table.chunks, HANDLE_CHUNKS_MAX * sizeof(Handle *))
+    free(table.shards)
+    table.shards = NULL
     table.chunks = NULL
     table.chunk_count = 0
 
 
-cdef Handle *take_slot(HandleTable *table) noexcept nogil:
-    cdef Handle *chunk
-    cdef Handle *handle
-    cdef uint32_t slot
-    if table.free_first != NONE:
-        handle = at_slot(table, table.free_first)
-        table.free_first = handle.next_free
-        return handle
-    slot = table.fresh
-    if slot >> HANDLE_CHUNK_BITS == table.chunk_count:
-        if table.chunk_count == HANDLE_CHUNKS_MAX:
-            return NULL
-        chunk = <Handle *> mmap(NULL, HANDLE_CHUNK * sizeof(Handle), PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+cdef bint more_slots(HandleTable *table, HandleShard *shard) noexcept nogil:
+    """One more chunk for the shard, which is locked. False: no memory, or no numbers."""
+    cdef void *chunk = NULL
+    lock(&table.growth_lock)
+    if table.chunk_count < HANDLE_CHUNKS_MAX:
+        chunk = mmap(NULL, HANDLE_CHUNK * sizeof(Handle), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if chunk == MAP_FAILED:
-            return NULL
+            chunk = NULL
+    if chunk != NULL:
+        shard.fresh = table.chunk_count << HANDLE_CHUNK_BITS
+        shard.fresh_end = shard.fresh + HANDLE_CHUNK
         store_pointer(<void **> (table.chunks + table.chunk_count), chunk)
         store_release32(&table.chunk_count, table.chunk_count + 1)
-    table.fresh += 1
-    handle = at_slot(table, slot)
-    handle.slot = slot
+    unlock(&table.growth_lock)
+    return chunk != NULL
+
+
+cdef Handle *take_slot(HandleTable *table, HandleShard *shard) noexcept nogil:
+    """A free one. NULL: no memory."""
+    cdef Handle *handle = NULL
+    lock(&shard.lock)
+    if shard.free_first != NONE:
+        handle = at_slot(table, shard.free_first)
+        shard.free_first = handle.next_free
+    elif shard.fresh < shard.fresh_end or more_slots(table, shard):
+        handle = at_slot(table, shard.fresh)
+        handle.slot = shard.fresh
+        shard.fresh += 1
+    unlock(&shard.lock)
     return handle
+
+
+cdef void free_slot(HandleShard *shard, Handle *handle) noexcept nogil:
+    lock(&shard.lock)
+    handle.next_free = shard.free_first
+    shard.free_first = handle.slot
+    unlock(&shard.lock)
 
 
 cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount, uint32_t flags, bint directory,
@@ -79,11 +105,8 @@ cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount,
 
     `keep`: it may stay open for a moment when it is released.
     """
-    cdef Handle *handle
+    cdef Handle *handle = take_slot(table, shard_of(table, nodeid))
     cdef uint64_t generation
-    lock(&table.lock)
-    handle = take_slot(table)
-    unlock(&table.lock)
     if handle == NULL:
         sys_close(fd)
         descriptors_close(table.account)
@@ -161,10 +184,7 @@ cdef void handle_release(HandleTable *table, Handle *handle) noexcept nogil:
     keep = handle.keep
     handle.fd = -1
     if handle.slot != NONE:
-        lock(&table.lock)
-        handle.next_free = table.free_first
-        table.free_first = handle.slot
-        unlock(&table.lock)
+        free_slot(shard_of(table, nodeid), handle)
     if not keep or not kept_put(table.kept, nodeid, fd):
         sys_close(fd)
     descriptors_close(table.account)

@@ -263,6 +263,7 @@ cdef extern from "linux.h" nogil:
     int munmap(void *address, size_t length)
     void *malloc(size_t size)
     void *calloc(size_t count, size_t size)
+    void *aligned_alloc(size_t alignment, size_t size)
     void *realloc(void *memory, size_t size)
     void free(void *memory)
     void *memcpy(void *to, const void *source, size_t size)

@@ -7,11 +7,12 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from virtiofsd._ring.chain cimport CHAIN_OK, chain_collect, chain_let_go
-from virtiofsd._ring.descriptors cimport Descriptors, descriptors_init
+from virtiofsd._ring.descriptors cimport Descriptors, descriptors_init, descriptors_open
 from virtiofsd._ring.fuse_abi cimport fuse_attr_out, fuse_in_header
 from virtiofsd._ring.inode_lifetime cimport inode_acquire, inode_release
 from virtiofsd._ring.inode_table cimport Inode, InodeTable
-from virtiofsd._ring.handles cimport HandleTable
+from virtiofsd._ring.handles cimport (
+    Handle, HandleTable, handle_acquire, handle_add, handle_close, handle_release, handles_create, handles_destroy)
 from virtiofsd._ring.inodes cimport inode_add, inode_count_lookup, inodes_create, inodes_destroy, mount_of
 from virtiofsd._ring.kept cimport KeptFiles
 from virtiofsd._ring.linux cimport AT_EMPTY_PATH, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, linux_statx, sys_statx
@@ -185,14 +186,14 @@ cdef class Inodes:
     cdef inline uint64_t number(self, uint64_t index) noexcept nogil:
         return (<uint64_t>1 << 40) + index
 
-    def find_nodes(self, int64_t count):
-        """Nodeids to records, pinned and let go: what every request begins with."""
+    def find_nodes(self, int64_t count, uint64_t first=0):
+        """Nodeids to records, pinned and let go: what every request begins with. Threads differ by `first`."""
         cdef uint64_t missed = 0
         cdef int64_t i
         cdef Inode *inode
         with nogil:
             for i in range(count):
-                inode = inode_acquire(&self.table, self.nodeids[scatter(<uint64_t>i) % self.count])
+                inode = inode_acquire(&self.table, self.nodeids[scatter(first + <uint64_t>i) % self.count])
                 if inode == NULL:
                     missed += 1
                 else:
@@ -200,13 +201,48 @@ cdef class Inodes:
         if missed:
             raise ValueError(f"{missed} nodes were not found")
 
-    def find_numbers(self, int64_t count):
-        """Inode numbers to nodeids, with one more reference: a LOOKUP of what is known."""
+    def find_numbers(self, int64_t count, uint64_t first=0):
+        """Inode numbers to nodeids, with one more reference: a LOOKUP of what is known. Threads differ by `first`."""
         cdef uint64_t missed = 0
         cdef int64_t i
         with nogil:
             for i in range(count):
-                missed += inode_count_lookup(&self.table, self.mount, self.number(scatter(<uint64_t>i) % self.count),
-                                             self.stat.stx_mode & 0o170000) == 0
+                missed += inode_count_lookup(
+                    &self.table, self.mount, self.number(scatter(first + <uint64_t>i) % self.count),
+                    self.stat.stx_mode & 0o170000) == 0
         if missed:
             raise ValueError(f"{missed} inodes were not found")
+
+
+cdef class Handles:
+    """A table of open files, which have no descriptors."""
+
+    cdef HandleTable table
+    cdef Descriptors account
+    cdef KeptFiles kept
+
+    def __cinit__(self):
+        descriptors_init(&self.account, 1 << 20)
+        if handles_create(&self.table, &self.account, &self.kept) < 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        handles_destroy(&self.table)
+
+    def open_and_release(self, int64_t count, uint64_t first=0):
+        """What OPEN and RELEASE do with the table, for one node after the other. Threads differ by `first`."""
+        cdef uint64_t fh = 0, missed = 0
+        cdef int64_t i
+        cdef Handle *handle
+        with nogil:
+            for i in range(count):
+                descriptors_open(&self.account)
+                handle_add(&self.table, -1, first + <uint64_t>i, 0, 0, False, False, &fh)
+                handle = handle_acquire(&self.table, fh, first + <uint64_t>i, False)
+                if handle == NULL:
+                    missed += 1
+                else:
+                    handle_close(&self.table, handle)
+                    handle_release(&self.table, handle)
+        if missed:
+            raise ValueError(f"{missed} handles were not found")

@@ -1,11 +1,18 @@
-"""What is inside the daemon's process, by pytest-benchmark: python -m pytest bench. Times are for LOOPS calls."""
+"""What is inside the daemon's process, by pytest-benchmark: python -m pytest bench. Times are for LOOPS calls.
+
+By several threads each does MANY. Where they share nothing it takes as long as with one, as long as there are CPUs.
+"""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from bench.micro import Guest, Inodes
+import pytest
+
+from bench.micro import Guest, Handles, Inodes
 
 LOOPS = 1000
+MANY = 100_000
 KNOWN = 500
 Benchmark = Callable[..., Any]
 
@@ -57,3 +64,26 @@ def test_node_to_inode(benchmark: Benchmark, tmp_path: Any) -> None:
 
 def test_inode_number_to_node(benchmark: Benchmark, tmp_path: Any) -> None:
     benchmark(Inodes(str(tmp_path), KNOWN).find_numbers, LOOPS)
+
+
+# By threads that work on different files, as queues do
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def by_threads(request: pytest.FixtureRequest, benchmark: Benchmark) -> Any:
+    """Times a call, made by so many threads at once."""
+    with ThreadPoolExecutor(request.param) as pool:
+        def time(call: Callable[[int, int], None]) -> None:
+            benchmark(lambda: list(pool.map(lambda thread: call(MANY, thread * MANY), range(request.param))))
+        yield time
+
+
+def test_nodes_to_inodes(by_threads: Any, tmp_path: Any) -> None:
+    by_threads(Inodes(str(tmp_path), KNOWN).find_nodes)
+
+
+def test_inode_numbers_to_nodes(by_threads: Any, tmp_path: Any) -> None:
+    by_threads(Inodes(str(tmp_path), KNOWN).find_numbers)
+
+
+def test_files_opened_and_released(by_threads: Any) -> None:
+    by_threads(Handles().open_and_release)
