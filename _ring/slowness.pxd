@@ -19,6 +19,7 @@ cdef enum SlowClass:
 
 cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t took_us,
                         uint64_t now_us) noexcept nogil
+cdef void slowness_hangs(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t now_us) noexcept nogil
 cdef void slowness_forgive(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t took_us,
                            uint64_t now_us) noexcept nogil
 cdef bint slowness_expected(InodeTable *table, uint64_t nodeid, uint32_t which) noexcept nogil

@@ -12,9 +12,9 @@ side, it takes longer each time until the next one.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    exchange32, fetch_add32, fetch_sub32, load_relaxed32, load_relaxed64, store_relaxed32, store_relaxed64)
-from .inode_lifetime cimport inode_acquire, inode_release
-from .inode_table cimport Inode, InodeTable, Mount, Slowness
+    exchange32, fetch_add32, fetch_sub32, load_acquire32, load_acquire64, load_relaxed32, load_relaxed64,
+    store_relaxed32, store_relaxed64)
+from .inode_table cimport CHUNK_BITS, NONE, Inode, InodeTable, Mount, Slowness, at_slot
 
 cdef enum:
     TWICE_WITHIN_US = 200000
@@ -34,13 +34,26 @@ cdef inline int64_t since(uint64_t now_us, uint64_t then_us) noexcept nogil:
 
 
 cdef Mount *mount_of_node(InodeTable *table, uint64_t nodeid) noexcept nogil:
-    cdef Inode *inode = inode_acquire(table, nodeid)
-    cdef Mount *mount
-    if inode == NULL:
+    """Without a pin, which who evicts the inode may hold up: should it go, another's mount does no harm here."""
+    cdef uint32_t slot = <uint32_t> nodeid
+    cdef Inode *inode
+    if slot == NONE or slot >> CHUNK_BITS >= load_acquire32(&table.chunk_count):
         return NULL
-    mount = table.mounts + inode.mount
-    inode_release(table, inode)
-    return mount
+    inode = at_slot(table, slot)
+    return table.mounts + inode.mount if load_acquire64(&inode.state) >> 32 == nodeid >> 32 else NULL
+
+
+cdef void mark_slow(InodeTable *table, Slowness *known, uint64_t now_us) noexcept nogil:
+    """The class is the pool's from now on."""
+    store_relaxed32(&known.quick, 0)
+    store_relaxed32(&known.flowing, 0)
+    if load_relaxed32(&known.slow) or exchange32(&known.slow, 1):
+        return
+    if since(now_us, known.forgiven_at_us) > RELAPSE_US:
+        known.relapses = 0
+    elif known.relapses < RELAPSES_MAX:
+        known.relapses += 1
+    fetch_add32(&table.slow_classes, 1)
 
 
 cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t took_us,
@@ -61,15 +74,16 @@ cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint
     known.slow_at_us = now_us
     if once:
         return
-    store_relaxed32(&known.quick, 0)
-    store_relaxed32(&known.flowing, 0)
-    if load_relaxed32(&known.slow) or exchange32(&known.slow, 1):
+    mark_slow(table, known, now_us)
+
+
+cdef void slowness_hangs(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t now_us) noexcept nogil:
+    """A worker does not come back from an operation of the class, and there had better not be another."""
+    cdef Mount *mount = mount_of_node(table, nodeid)
+    if mount == NULL or which == CLASS_NONE:
         return
-    if since(now_us, known.forgiven_at_us) > RELAPSE_US:
-        known.relapses = 0
-    elif known.relapses < RELAPSES_MAX:
-        known.relapses += 1
-    fetch_add32(&table.slow_classes, 1)
+    mount.slowness[which].slow_at_us = now_us
+    mark_slow(table, mount.slowness + which, now_us)
 
 
 cdef bint quick_enough(Slowness *known, uint64_t took_us, int64_t done_before, int64_t slow_before) noexcept nogil:

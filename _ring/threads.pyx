@@ -99,15 +99,16 @@ cdef void *thread_main(void *argument) noexcept nogil:
             threads_start(pool)
         if role != NULL:
             lead(<Worker *> role, thread)
+            # Who leads now may need it.
+            if thread.spare != NULL:
+                give_request(pool.engine, thread.spare)
+                thread.spare = NULL
             lock(&pool.lock)
             pool.leading -= 1
             unlock(&pool.lock)
         elif request != NULL:
             run_request(thread, request)
         do_chores(&pool.engine.share)
-    if thread.spare != NULL:
-        give_request(pool.engine, thread.spare)
-        thread.spare = NULL
     threads_reap(pool)
     pool_leave(pool, thread)
     if load_relaxed32(&pool.stopping):

@@ -10,17 +10,21 @@ It also knows when it is time to close descriptors and files that the guest does
 from libc.stdint cimport int64_t, uint32_t
 
 from .atomics cimport (
-    compare_exchange32, fence_full, fetch_add32, load_acquire32, load_pointer, load_relaxed32, store_release32)
+    compare_exchange32, fence_full, fetch_add32, load_acquire32, load_pointer, load_relaxed32, load_relaxed64,
+    store_release32)
 from .engine cimport Engine, notify
 from .inode_table cimport IDLE_CLOSING_DUE, IDLE_CLOSING_NONE, InodeTable
 from .linux cimport clock_ns, pthread_join, sys_futex_wait, sys_futex_wake, thread_runnable, thread_name, thread_start
 from .pool cimport Pool, pool_nudge, pool_offer
+from .slowness cimport slowness_hangs
 from .threads cimport threads_start
+from .ticks cimport ticks_now
 from .watched cimport Watched
 from .worker cimport QUEUES_MAX, Worker
 
 cdef enum:
     STUCK_LOOKS = 2
+    SPINNING_LOOKS = 100  # for one that runs and comes no further: it waits for an inode that is being evicted
     LOAD_LOOKS = 100      # ticks between looks at how the load is spread
     IDLE_ROUNDS = 2
     STACK = 1 << 17
@@ -29,35 +33,56 @@ cdef int64_t TICK_NS = 1000000
 cdef int64_t FOR_GOOD = 0x7fffffffffffffff
 
 
+cdef inline bint asleep(const Watched *watched) noexcept nogil:
+    return load_relaxed32(&watched.asleep) == load_relaxed32(&watched.leader)
+
+
 cdef bint stuck(const Watchdog *watchdog, Watched *watched) noexcept nogil:
-    """Whether the thread has been in one call for some looks now, and does not just wait for a CPU."""
+    """Whether the thread has been at one request for some looks now, and does not just wait for a CPU."""
     cdef uint32_t progress = load_relaxed32(&watched.progress)
-    if not load_relaxed32(&watched.in_call) or progress != watched.seen_progress:
+    cdef uint32_t tid = load_acquire32(&watched.tid)
+    if not tid or asleep(watched) or progress != watched.seen_progress:
         watched.seen_progress = progress
         watched.stuck = 0
         return False
     watched.stuck += 1
-    return watched.stuck >= STUCK_LOOKS and not thread_runnable(
-        watchdog.pool.engine.share.proc_fd, <int> load_relaxed32(&watched.tid))
+    return watched.stuck >= SPINNING_LOOKS or (
+        watched.stuck >= STUCK_LOOKS and not thread_runnable(watchdog.pool.engine.share.proc_fd, <int> tid))
+
+
+cdef void take_over(Watchdog *watchdog, Worker *worker, uint32_t workers) noexcept nogil:
+    """The worker gets another thread. Where as many hang as may sleep in the pool, what this one has been at goes there
+    from now on, and waits for its turn.
+    """
+    cdef Pool *pool = watchdog.pool
+    cdef Watched *watched = &worker.watched
+    watched.stuck = 0
+    worker.takeovers += 1
+    if load_relaxed32(&pool.leading) > workers + pool.limit:
+        slowness_hangs(&pool.engine.share.inodes, load_relaxed64(&watched.nodeid), load_relaxed32(&watched.slow_class),
+                       ticks_now() / pool.engine.ticks_per_us)
+    store_release32(&watched.tid, 0)
+    fetch_add32(&watched.leader, 1)
+    pool_offer(pool, &worker.role)
 
 
 cdef bint look(Watchdog *watchdog) noexcept nogil:
     """One look at every worker. False: all of them sleep."""
     cdef Worker *worker
     cdef bint busy = False
+    cdef uint32_t workers = 0
     cdef int i
     for i in range(QUEUES_MAX):
         worker = <Worker *> load_pointer(<void **> (watchdog.workers + i))
         if worker == NULL:
             continue
-        if not load_relaxed32(&worker.watched.asleep):
+        workers += 1
+        if not asleep(&worker.watched):
             busy = True
         if stuck(watchdog, &worker.watched):
-            worker.watched.stuck = 0
-            worker.takeovers += 1
-            fetch_add32(&worker.watched.leader, 1)
-            pool_offer(watchdog.pool, &worker.role)
-            threads_start(watchdog.pool)
+            take_over(watchdog, worker, workers)
+        if load_relaxed32(&worker.role.wanted):
+            threads_start(watchdog.pool)    # again, where there was no room for one
     return busy
 
 

@@ -5,7 +5,8 @@ sleep.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed32, store_relaxed32, store_release32)
+    fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed32, store_relaxed32, store_relaxed64,
+    store_release32)
 from .engine cimport Engine, complete, pop_request, take_request, signal
 from .linux cimport (
     EPOLLET, EPOLLIN, calloc, epoll_event, free, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create,
@@ -56,7 +57,6 @@ cdef Worker *worker_create(Engine *engine, Pool *pool, uint32_t number) noexcept
     worker.engine = engine
     worker.pool = pool
     worker.number = number
-    worker.watched.asleep = 1
     worker.polling.limit = engine.poll_limit
     worker.polling.schedstat_fd = -1
     worker.epoll_fd = sys_epoll_create()
@@ -91,6 +91,8 @@ cdef void worker_free(Worker *worker) noexcept nogil:
         sys_close(worker.epoll_fd)
     if worker.wake_fd >= 0:
         sys_close(worker.wake_fd)
+    if worker.polling.schedstat_fd >= 0:
+        sys_close(worker.polling.schedstat_fd)
     free(worker)
 
 
@@ -165,13 +167,12 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
     cdef int result = WOULD_SLEEP
     cdef uint64_t start, now
     if not operation.flags & SLEEPS and not slowness_expected(inodes, request.header.nodeid, operation.slow_class):
+        store_relaxed64(&worker.watched.nodeid, request.header.nodeid)
+        store_relaxed32(&worker.watched.slow_class, operation.slow_class)
         store_relaxed32(&worker.watched.progress, worker.watched.progress + 1)
-        store_relaxed32(&worker.watched.in_call, 1)
         start = ticks_now()
         result = perform(&lead.thread.ctx, request, operation)
         now = ticks_now()
-        if load_relaxed32(&worker.watched.leader) == lead.token:
-            store_relaxed32(&worker.watched.in_call, 0)
         learn(&lead.thread.ctx, request.header.opcode, now - start)
         if now - start > worker.engine.slow_ticks:
             slowness_note(inodes, request.header.nodeid, operation.slow_class,
@@ -301,34 +302,38 @@ cdef void sleep_until_kicked(Lead *lead, int64_t *pause) noexcept nogil:
     cdef Worker *worker = lead.worker
     cdef epoll_event events[EVENTS]
     cdef int kicked
-    store_relaxed32(&worker.watched.asleep, 1)
+    store_relaxed32(&worker.watched.asleep, lead.token)
     kicked = sys_epoll_wait(worker.epoll_fd, events, EVENTS, pause[0] if lead.polled or lead.starved else -1)
     if kicked > 0:
         pause[0] = POLLED_NS
         poll_learn(&worker.polling, worker.engine, ticks_now())
     elif pause[0] < POLLED_IDLE_NS:
         pause[0] *= 2
-    store_relaxed32(&worker.watched.asleep, 0)
+    store_relaxed32(&worker.watched.asleep, 0)    # no thread's token
     watchdog_arm(&worker.engine.watchdog_armed)
     worker.wakeups += 1
+
+
+cdef void watch_waits(Worker *worker) noexcept nogil:
+    """Has the calling thread's waits for a CPU known, in place of those of the thread that led the worker before."""
+    cdef int before = worker.polling.schedstat_fd
+    worker.polling.schedstat_fd = open_schedstat(worker.engine.share.proc_fd)
+    if before >= 0:
+        sys_close(before)
 
 
 cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
     """Serves the worker's queues until it is stopped, or another thread has taken over."""
     cdef Lead lead
     cdef int64_t pause = POLLED_NS
-    cdef int schedstat
     lead.worker = worker
     lead.thread = thread
     lead.token = fetch_add32(&worker.watched.leader, 1) + 1
     lead.polled = False
     lead.starved = False
-    schedstat = open_schedstat(worker.engine.share.proc_fd)
-    worker.polling.schedstat_fd = schedstat
+    watch_waits(worker)
     thread.ctx.may_sleep = 0
-    store_relaxed32(&worker.watched.tid, <uint32_t> sys_gettid())
-    store_relaxed32(&worker.watched.in_call, 0)
-    store_relaxed32(&worker.watched.asleep, 0)
+    store_release32(&worker.watched.tid, <uint32_t> sys_gettid())   # the watchdog takes nobody's place before
     watchdog_arm(&worker.engine.watchdog_armed)
     refresh(&lead)
     while leads(&lead):
@@ -342,10 +347,7 @@ cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
         sleep_until_kicked(&lead, &pause)
         ask_for_none(&lead)
     if load_relaxed32(&worker.watched.leader) == lead.token:
-        store_relaxed32(&worker.watched.asleep, 1)
-        worker.polling.schedstat_fd = -1
-    if schedstat >= 0:
-        sys_close(schedstat)
+        store_relaxed32(&worker.watched.asleep, lead.token)
     # A kick that woke this thread though another leads by now, or a wish to stop that it heard first, goes on to that
     # one.
     worker_wake(worker)

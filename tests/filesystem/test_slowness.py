@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import stat
 import time
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import pytest
 
 from frontend import fuse_abi as abi
 from frontend.fuse_abi import Opcode
+from frontend.fuse_transport import Ticket
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT, Guest, Mounts, during, needs_root
 
@@ -77,3 +79,63 @@ def test_writes_that_wait_for_each_other_in_the_pool_go_back_to_the_worker(guest
         write_all(guest, node, fh)
     write_all(guest, node, fh)
     guest.fuse.release(node, fh)
+
+
+# What hangs
+
+HUNG = 300
+POOL = 8
+LINGER = 5.0        # seconds that a thread of the pool has nothing to do before it ends
+
+
+def make_all(guest: Guest) -> list[Ticket]:
+    """As many MKNODs as there are, at once."""
+    body = abi.MKNOD_IN.pack(mode=stat.S_IFREG | 0o600)
+    return [guest.fuse.submit(Opcode.MKNOD, ROOT, body, f"new{number}\0".encode(), out_size=abi.ENTRY_OUT.size)
+            for number in range(HUNG)]
+
+
+def finish_all(guest: Guest, tickets: list[Ticket]) -> None:
+    for number, ticket in enumerate(tickets):
+        reply = guest.fuse.complete(ticket)
+        assert not reply.error
+        guest.fuse.lookups[abi.ENTRY_OUT.unpack(reply.data).nodeid] = 1
+    assert len(os.listdir(guest.share)) == HUNG + 1
+
+
+@pytest.fixture(params=["ext4", "xfs"])
+def hangs(request: pytest.FixtureRequest, mounts: Mounts) -> pathlib.Path:
+    """A share that can be frozen, with one file."""
+    folder = mounts.of(request.param) / "share"
+    folder.mkdir()
+    (folder / "file").touch()
+    return folder
+
+
+def test_what_hangs_takes_no_more_threads_than_it_may_and_nobody_else_waits(connect: Connect,
+                                                                          hangs: pathlib.Path) -> None:
+    """Some that hang are needed to find out, and as many again have the pool to themselves."""
+    guest = connect("--thread-pool-size", str(POOL), share=hangs, queue_size=1024, memory_mib=64)
+    guest.fuse.lookup(ROOT, "file")
+    with frozen(hangs):
+        tickets = make_all(guest)
+        for _ in range(100):
+            guest.fuse.getattr(guest.fuse.lookup(ROOT, "file").nodeid)
+            time.sleep(0.005)
+        numbers = guest.daemon.statistics()
+        assert numbers["classes_slow"] == 1
+        assert numbers["threads"] <= 2 * POOL + 8
+        assert len(guest.daemon.open_files()) < 100
+    finish_all(guest, tickets)
+
+
+def test_threads_that_come_back_from_what_hung_keep_nothing_that_others_wait_for(connect: Connect,
+                                                                               hangs: pathlib.Path) -> None:
+    """Each has the place of a request to itself while it serves a queue; there are few here."""
+    guest = connect("--max-requests", "64", share=hangs, queue_size=1024, memory_mib=64)
+    with frozen(hangs):
+        tickets = make_all(guest)
+        time.sleep(0.5)
+    began = time.monotonic()
+    finish_all(guest, tickets)
+    assert time.monotonic() - began < LINGER - 1
