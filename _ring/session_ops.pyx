@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from .atomics cimport store_release32
+from .atomics cimport load_relaxed32, store_release32
 from .chain cimport chain_take
 from .entries cimport open_inode
 from .fuse_abi cimport (
@@ -89,7 +89,8 @@ cdef void end_session(Share *share) noexcept nogil:
     handles_close_all(&share.handles)
     kept_close(&share.kept, True)
     inodes_forget_all(&share.inodes)
-    inodes_close_pending(&share.inodes)
+    while load_relaxed32(&share.inodes.to_close):
+        inodes_close_pending(&share.inodes)
 
 
 cdef int op_init(Context *ctx, Request *request) noexcept nogil:

@@ -25,10 +25,12 @@ from tests.filesystem.support import (
     rename_exchange,
 )
 from tests.running import Daemon
+from virtiofsd.vhost_user_abi import FrontRequest
 
 pytestmark = needs_root         # only root may mount file systems
 
 LIMIT = 512
+MANY = 5000
 KINDS = ("ext4", "old_ext4", "overlay")
 """File systems whose clocks tell one moment from the next, that count seconds, and of which nobody knows."""
 NAMES = ("stays", "renamed", "swapped", "other", "deleted", "replaced", "linked", "moved")
@@ -66,6 +68,25 @@ def look_at_many(guest: Guest) -> None:
 def test_many_new_files_are_all_found(few: Guest) -> None:
     """However slowly: the descriptor of a file is closed only when no other can have its birth time."""
     look_at_many(few)
+
+
+def test_a_reset_closes_folders_too_that_are_known_only_for_what_is_in_them(connect: Connect,
+                                                                          tmp_path: pathlib.Path) -> None:
+    """More of them than are closed in one go, and nobody asks for anything any more."""
+    share = tmp_path / "share"
+    for number in range(MANY):
+        (share / f"folder{number}").mkdir(parents=True)
+        (share / f"folder{number}/file").touch()
+    guest = connect("--inode-file-handles", "never", share=share)
+    for number in range(MANY):
+        guest.fuse.lookup(guest.fuse.lookup(ROOT, f"folder{number}").nodeid, "file")
+    assert guest.daemon.statistics()["descriptors_cached"] == 2 * MANY
+    guest.device.stop()
+    guest.device.connection.order(FrontRequest.RESET_DEVICE, ack=True)
+    guest.daemon.wait_for(inodes=0, inodes_closing=0, descriptors_cached=0)
+    guest.device.start()
+    guest.fuse.init()
+    guest.fuse.lookups.clear()
 
 
 def test_many_files_can_be_made(few: Guest) -> None:
