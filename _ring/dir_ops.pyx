@@ -2,11 +2,11 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from .descriptors cimport descriptors_open
 from .entries cimport is_dot, is_dotdot, lookup_name, open_inode
 from .file_ops cimport MAY_HAVE_CHANGED, add_handle, release
 from .fuse_abi cimport (
     FUSE_FSYNC_FDATASYNC, fuse_dirent, fuse_direntplus, fuse_entry_out, fuse_fsync_in, fuse_open_out, fuse_read_in)
+from .inode_eviction cimport open_counted
 from .handles cimport Handle, handle_release
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport INODE_ROOT, Inode
@@ -36,7 +36,7 @@ cdef int op_opendir(Context *ctx, Request *request) noexcept nogil:
     inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
     if inode == NULL:
         return -ESTALE
-    error = descriptors_open(&ctx.share.descriptors) if inode.kind == S_IFDIR else -ENOTDIR
+    error = open_counted(&ctx.share.inodes) if inode.kind == S_IFDIR else -ENOTDIR
     if error < 0:
         inode_release(&ctx.share.inodes, inode)
         return error

@@ -8,15 +8,16 @@ from .fuse_abi cimport (
     fuse_entry_out)
 from .ids cimport id_translate
 from .inode_cache cimport inode_fd, open_by_handle, open_with_room
+from .inode_eviction cimport RESERVE_FOR_KNOWN, has_room
 from .inode_identity cimport IDENTITY, mount_how
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, MUCH, Inode, InodeTable, Mount
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, ENXIO, ESTALE, OWNER_LOCAL,
-    O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, STATX_BASIC_STATS, STATX_BTIME, STATX_CTIME, STATX_MTIME,
-    STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, decimal, device_encode, linux_statx, sys_close,
-    sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, ENFILE, ENXIO, ESTALE,
+    OWNER_LOCAL, O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, STATX_BASIC_STATS, STATX_BTIME, STATX_CTIME,
+    STATX_MTIME, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, decimal, device_encode, linux_statx,
+    sys_close, sys_statx)
 from .override cimport override_show
 from .share cimport Context
 
@@ -190,6 +191,8 @@ cdef int lookup_name(Context *ctx, Inode *parent, int parent_fd, const char *nam
                 inode_forget(&ctx.share.inodes, nodeid, 1)
             return error
     ctx.unknown += 1
+    if not has_room(&ctx.share.inodes, RESERVE_FOR_KNOWN):
+        return -ENFILE
     fd = open_with_room(&ctx.share.inodes, parent_fd, name, O_PATH | O_NOFOLLOW, 0)
     if fd < 0:
         return fd
@@ -201,7 +204,9 @@ cdef int enter_file(Context *ctx, int fd, Inode *parent, const char *name, fuse_
     created by. 0 or -errno.
     """
     cdef char number[16]
-    cdef int path_fd = open_with_room(&ctx.share.inodes, ctx.share.proc_fd, decimal(number, fd), O_PATH, 0)
+    cdef int path_fd = -ENFILE
+    if has_room(&ctx.share.inodes, RESERVE_FOR_KNOWN):
+        path_fd = open_with_room(&ctx.share.inodes, ctx.share.proc_fd, decimal(number, fd), O_PATH, 0)
     if path_fd < 0:
         return path_fd
     return enter_opened(ctx, path_fd, parent, name, out)

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32
 from .caller cimport join_group, keep_suid, keep_suid_as_caller, leave_group
 from .chain cimport Chain, chain_trim_readable, chain_trim_writable, iovec_advance
-from .descriptors cimport descriptors_close, descriptors_open
+from .descriptors cimport descriptors_close
 from .entries cimport cuts_much, open_inode
 from .freshness cimport still_fresh, unchanged
 from .fuse_abi cimport (
@@ -16,7 +16,7 @@ from .fuse_abi cimport (
     fuse_lseek_out, fuse_open_in, fuse_open_out, fuse_read_in, fuse_release_in, fuse_write_in, fuse_write_out)
 from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
 from .inode_cache cimport inode_fd, inode_outlive, inode_reach_by
-from .inode_eviction cimport make_room
+from .inode_eviction cimport make_room, open_counted
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .kept cimport kept_take
@@ -125,7 +125,7 @@ cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint 
                     fuse_open_out *out) noexcept nogil:
     """A handle for `fd`, which may be a -errno and then is the answer. 0 or -errno.
 
-    The descriptor is taken care of, and has been counted with descriptors_open before anything was opened or cut.
+    The descriptor is taken care of, and has been counted with open_counted before anything was opened or cut.
     """
     cdef Inode *inode = NULL
     cdef int error = fd
@@ -176,7 +176,7 @@ cdef int op_open(Context *ctx, Request *request) noexcept nogil:
         if fd >= 0 and cuts_much(fd, 0):
             error = WOULD_SLEEP
     if error == 0:
-        error = descriptors_open(&ctx.share.descriptors)
+        error = open_counted(&ctx.share.inodes)
     if error != 0:
         inode_release(&ctx.share.inodes, inode)
         return error

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .atomics cimport fetch_add32, fetch_add64, fetch_sub32, load_acquire8, load_acquire32
 from .handles cimport Handle, handle_in, handle_release
-from .inode_eviction cimport inodes_evict, make_room
+from .inode_eviction cimport RESERVE_FOR_KNOWN, has_room, inodes_evict, make_room
 from .inode_identity cimport IDENTITY, file_handle, note_handle, same_file
 from .inode_lifetime cimport cache_insert, inode_acquire, inode_lose, inode_release, inodes_close_pending, pin_parent
 from .inode_table cimport (
@@ -38,13 +38,15 @@ cdef int reopen(InodeTable *table, Inode *inode) noexcept nogil:
     cdef Handle *file = pin_file(table, inode)
     cdef int fd
     if file != NULL:
-        fd = open_again(table, file.fd)
+        fd = open_again(table, file.fd) if has_room(table, RESERVE_FOR_KNOWN) else -ENFILE
         handle_release(table.handles, file)
         return adopt(table, inode, fd)
     # Another thread may have given it one, and the file been closed.
     fd = <int> load_acquire32(<uint32_t *> &inode.fd)
     if fd >= 0:
         return fd
+    if not has_room(table, RESERVE_FOR_KNOWN):
+        return -ENFILE
     fd = open_by_handle(table, inode, O_PATH | O_NOFOLLOW)
     return reopen_by_name(table, inode) if fd == -ENODATA else adopt(table, inode, fd)
 

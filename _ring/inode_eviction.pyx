@@ -5,7 +5,7 @@ again. See "Inodes" in ARCHITECTURE.md.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire64, load_relaxed32
-from .descriptors cimport descriptors_over_budget
+from .descriptors cimport descriptors_close, descriptors_open, descriptors_over_budget
 from .freshness cimport settles_in
 from .inode_identity cimport IDENTITY, file_handle, mount_how, note_handle, same_file
 from .inode_lifetime cimport cache_insert, cache_remove, inode_lose, inode_release, pin_parent
@@ -13,7 +13,7 @@ from .inode_table cimport (
     EVICTING, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, NONE, PINS, SHARDS, Inode, InodeTable, Shard,
     at_slot, is_guests, key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, OWNER_LOCAL, S_IFREG, linux_file_handle, linux_statx,
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, ENFILE, OWNER_LOCAL, S_IFREG, linux_file_handle, linux_statx,
     linux_statx_time, sys_close, sys_futex_wait, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX
@@ -37,16 +37,35 @@ cdef void make_room(InodeTable *table) noexcept nogil:
     for many new files shall have them slowly rather than not at all.
     """
     cdef uint32_t over = descriptors_over_budget(table.account)
+    cdef uint32_t allowed = table.account.reserve / 8 * RESERVE_FOR_NEW
     cdef uint32_t pause = 0
     cdef int looks = 0
     cdef bint settles = False
-    # Half the reserve may be used meanwhile: by what is open, which nothing can be done about.
+    # A part of the reserve may be used meanwhile: by what is open, which nothing can be done about.
     while over and evict(table, over if over < EVICT_TRIES else EVICT_TRIES, &settles) == 0 and settles and \
-            over > table.account.reserve / 2 and looks * SETTLING_LOOK_NS < SETTLING_NS:
+            over > allowed and looks * SETTLING_LOOK_NS < SETTLING_NS:
         sys_futex_wait(&pause, 0, SETTLING_LOOK_NS)
         settles = False
         looks += 1
         over = descriptors_over_budget(table.account)
+
+
+cdef bint has_room(InodeTable *table, Reserve most) noexcept nogil:
+    """Whether there may be one more descriptor; what has to be closed for it has been. May sleep, as make_room()."""
+    cdef uint32_t allowed = table.account.reserve / 8 * most
+    if descriptors_over_budget(table.account) <= allowed:
+        return True
+    make_room(table)
+    return descriptors_over_budget(table.account) <= allowed
+
+
+cdef int open_counted(InodeTable *table) noexcept nogil:
+    """One more open file, for which there is room. 0, or -ENFILE; descriptors_close() gives it back."""
+    cdef int error = descriptors_open(table.account)
+    if error == 0 and not has_room(table, RESERVE_FOR_NEW):
+        descriptors_close(table.account)
+        return -ENFILE
+    return error
 
 
 cdef Closable found_by_name(InodeTable *table, Inode *inode, const linux_statx *stat) noexcept nogil:

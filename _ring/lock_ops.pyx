@@ -6,9 +6,10 @@ A lock that is not free is waited for by a thread of its own (waits.pyx): neithe
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport store_relaxed32
-from .descriptors cimport descriptors_close, descriptors_open
+from .descriptors cimport descriptors_close
 from .entries cimport open_inode
 from .fuse_abi cimport FUSE_FLOCK_LOCKS, FUSE_LK_FLOCK, FUSE_POSIX_LOCKS, fuse_lk_in, fuse_lk_out
+from .inode_eviction cimport open_counted
 from .handles cimport Handle, handle_acquire, handle_release
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport Inode
@@ -55,7 +56,7 @@ cdef int open_for_locks(Context *ctx, uint64_t nodeid) noexcept nogil:
     cdef int fd
     if inode == NULL:
         return -ESTALE
-    if descriptors_open(&ctx.share.descriptors) < 0:
+    if open_counted(&ctx.share.inodes) < 0:
         inode_release(&ctx.share.inodes, inode)
         return -ENOLCK
     fd = -EROFS if ctx.share.options.readonly else open_inode(ctx, inode, O_RDWR)

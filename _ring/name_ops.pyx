@@ -3,7 +3,6 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from .caller cimport caller_enter, caller_ids, caller_leave
-from .descriptors cimport descriptors_open
 from .entries cimport check_name, enter_created, enter_linked, fill_attr_out, lookup_name
 from .extensions cimport SecurityContext, contexts_of
 from .file_ops cimport CREATED, MAY_HAVE_CHANGED, Opened, add_handle, host_flags, open_file
@@ -11,15 +10,16 @@ from .fuse_abi cimport (
     FUSE_DONT_MASK, FUSE_SECURITY_CTX, fuse_attr_out, fuse_create_in, fuse_entry_out, fuse_link_in,
     fuse_mkdir_in, fuse_mknod_in, fuse_open_out, fuse_rename2_in, fuse_rename_in)
 from .inode_cache cimport inode_fd
+from .inode_eviction cimport RESERVE_FOR_NEW, has_room, open_counted
 from .inode_lifetime cimport inode_acquire, inode_gone, inode_release
 from .inode_table cimport INODE_BY_CTIME, MOUNT_HANDLES, Inode
 from .inodes cimport inode_find, inode_forget, inode_seen_at, is_deleted, mount_of
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, EEXIST, EINVAL, EISDIR,
-    ENOENT, EOPNOTSUPP, ESTALE, O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_TMPFILE, O_TRUNC, RENAME_EXCHANGE,
-    RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, STATX_BASIC_STATS,
-    STATX_INO, STATX_MNT_ID, decimal, linux_statx, memset, sys_close, sys_fchownat, sys_linkat, sys_mkdirat,
-    sys_mknodat, sys_openat, sys_renameat2, sys_statx, sys_symlinkat, sys_unlinkat)
+    ENFILE, ENOENT, EOPNOTSUPP, ESTALE, O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_TMPFILE, O_TRUNC,
+    RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID,
+    STATX_BASIC_STATS, STATX_INO, STATX_MNT_ID, decimal, linux_statx, memset, sys_close, sys_fchownat, sys_linkat,
+    sys_mkdirat, sys_mknodat, sys_openat, sys_renameat2, sys_statx, sys_symlinkat, sys_unlinkat)
 from .override cimport override_host_mode, override_set
 from .request cimport Request, next_bytes, next_name, reply
 from .share cimport Context
@@ -49,6 +49,14 @@ cdef Inode *parent_of(Context *ctx, const Request *request, int *fd) noexcept no
         inode_release(&ctx.share.inodes, parent)
         return NULL
     return parent
+
+
+cdef Inode *parent_for_new(Context *ctx, const Request *request, int *fd) noexcept nogil:
+    """parent_of(), for a request that makes something: nothing is made that could not be shown to the guest."""
+    if not has_room(&ctx.share.inodes, RESERVE_FOR_NEW):
+        fd[0] = -ENFILE
+        return NULL
+    return parent_of(ctx, request, fd)
 
 
 cdef inline uint32_t shown_mode(const Context *ctx, uint32_t mode, uint32_t umask) noexcept nogil:
@@ -147,7 +155,7 @@ cdef int op_mknod(Context *ctx, Request *request) noexcept nogil:
     cdef int fd, error
     if check_name(name) < 0:
         return -EINVAL
-    parent = parent_of(ctx, request, &fd)
+    parent = parent_for_new(ctx, request, &fd)
     if parent == NULL:
         return fd
     error = caller_enter(ctx, request, args.umask)
@@ -168,7 +176,7 @@ cdef int op_mkdir(Context *ctx, Request *request) noexcept nogil:
     cdef int fd, error
     if check_name(name) < 0:
         return -EINVAL
-    parent = parent_of(ctx, request, &fd)
+    parent = parent_for_new(ctx, request, &fd)
     if parent == NULL:
         return fd
     error = caller_enter(ctx, request, args.umask)
@@ -185,7 +193,7 @@ cdef int op_symlink(Context *ctx, Request *request) noexcept nogil:
     cdef int fd, error
     if check_name(name) < 0 or target == NULL:
         return -EINVAL
-    parent = parent_of(ctx, request, &fd)
+    parent = parent_for_new(ctx, request, &fd)
     if parent == NULL:
         return fd
     error = caller_enter(ctx, request, 0)
@@ -205,7 +213,7 @@ cdef int op_link(Context *ctx, Request *request) noexcept nogil:
     cdef int fd, old_fd, error
     if check_name(name) < 0:
         return -EINVAL
-    parent = parent_of(ctx, request, &fd)
+    parent = parent_for_new(ctx, request, &fd)
     if parent == NULL:
         return fd
     error = -ESTALE
@@ -310,7 +318,7 @@ cdef int op_create(Context *ctx, Request *request) noexcept nogil:
     if parent == NULL:
         return parent_fd
     memset(&out, 0, sizeof(out))
-    fd = descriptors_open(&ctx.share.descriptors)
+    fd = open_counted(&ctx.share.inodes)
     if fd < 0:
         inode_release(&ctx.share.inodes, parent)
         return fd
@@ -329,7 +337,7 @@ cdef int op_tmpfile(Context *ctx, Request *request) noexcept nogil:
     if parent == NULL:
         return parent_fd
     memset(&out, 0, sizeof(out))
-    fd = descriptors_open(&ctx.share.descriptors)
+    fd = open_counted(&ctx.share.inodes)
     if fd < 0:
         inode_release(&ctx.share.inodes, parent)
         return fd

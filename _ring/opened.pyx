@@ -4,9 +4,10 @@ is opened for as long as each of them takes. That pays where the guest's caches 
 
 from libc.stdint cimport uint64_t
 
-from .descriptors cimport descriptors_close, descriptors_open
+from .descriptors cimport descriptors_close
 from .entries cimport open_inode
 from .fuse_abi cimport FUSE_NO_OPENDIR_SUPPORT, FUSE_NO_OPEN_SUPPORT
+from .inode_eviction cimport open_counted
 from .handles cimport Handle, handle_acquire, handle_borrow
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport Inode
@@ -26,7 +27,7 @@ cdef Handle *open_for_request(Context *ctx, uint64_t nodeid, bint directory, int
     if inode == NULL:
         return NULL
     if (inode.kind == S_IFDIR) == directory:
-        error[0] = descriptors_open(&ctx.share.descriptors)
+        error[0] = open_counted(&ctx.share.inodes)
         if error[0] == 0:
             error[0] = open_inode(ctx, inode, O_RDONLY)
             if error[0] < 0:

@@ -394,3 +394,38 @@ def test_what_is_forgotten_together_takes_no_other_descriptor_with_it(connect: C
         assert guest.fuse.read(node, fh, 0, 100) == name.encode()
         assert guest.fuse.getattr(node).attr_size == len(name)
     assert sum(name.startswith(str(guest.share / "file")) for name in guest.daemon.open_files()) == 2 * len(opened)
+
+
+# What is deleted, and known
+
+@pytest.mark.parametrize("opened", [False, True], ids=["", "and open"])
+def test_deleted_files_take_all_descriptors_but_those_of_the_daemon_itself(connect: Connect, file_system: pathlib.Path,
+                                                                         opened: bool) -> None:
+    """They have nothing but their descriptors, so these cannot be closed; then no more are made."""
+    guest = connect("--rlimit-nofile", str(LIMIT), share=file_system)
+    fuse = guest.fuse
+    nodes: list[int] = []
+    handles: list[tuple[int, int]] = []
+    with refused(errno.ENFILE):
+        while len(nodes) < LIMIT:
+            nodes.append(fuse.mknod(ROOT, "new", stat.S_IFREG | 0o600).nodeid)
+            if opened:
+                handles.append((nodes[-1], fuse.open(nodes[-1]).fh))
+            fuse.unlink(ROOT, "new")
+    assert len(nodes) > LIMIT // (3 if opened else 2)
+    if opened:
+        fuse.unlink(ROOT, "new")        # of which the OPEN was refused
+    assert os.listdir(file_system) == []
+    assert len(guest.daemon.open_files()) < LIMIT - RESERVE // 4
+    region = guest.device.add_memory(RegionSpec(1 << 33, 2 << 20))
+    guest.device.remove_memory(region)
+    guest.device.stop()
+    guest.device.start()
+    for node in nodes:
+        assert fuse.getattr(node).attr_nlink == 0
+    for node, fh in handles:
+        fuse.release(node, fh)
+    give_back(fuse)
+    guest.daemon.wait_for(inodes=0, inodes_closing=0)
+    fuse.mkdir(ROOT, "folder")
+    fuse.create(ROOT, "file")
