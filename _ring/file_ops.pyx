@@ -14,18 +14,18 @@ from .fuse_abi cimport (
     FUSE_RELEASE_FLOCK_UNLOCK, FUSE_RELEASE_FLUSH, FUSE_WRITEBACK_CACHE, FUSE_WRITE_CACHE, FUSE_WRITE_KILL_SUIDGID,
     fuse_copy_file_range_in, fuse_copy_file_range_out, fuse_fallocate_in, fuse_flush_in, fuse_fsync_in, fuse_lseek_in,
     fuse_lseek_out, fuse_open_in, fuse_open_out, fuse_read_in, fuse_release_in, fuse_write_in, fuse_write_out)
-from .handles cimport Handle, handle_acquire, handle_add, handle_close, handle_release
+from .handles cimport Handle, handle_acquire, handle_close, handle_new, handle_publish, handle_release
 from .inode_cache cimport inode_fd, inode_outlive, inode_reach_by
 from .inode_eviction cimport make_room, open_counted
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .kept cimport kept_take
 from .linux cimport (
-    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENOSYS, ENXIO, EOPNOTSUPP, EPERM, EROFS,
-    ESTALE, IOV_MAX, OWNER_LOCAL, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR, O_SYNC,
-    O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx, memset,
-    sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek, sys_preadv,
-    sys_preadv2, sys_pwritev, sys_statx)
+    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENOMEM, ENOSYS, ENXIO, EOPNOTSUPP, EPERM,
+    EROFS, ESTALE, IOV_MAX, OWNER_LOCAL, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR,
+    O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx,
+    memset, sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek,
+    sys_preadv, sys_preadv2, sys_pwritev, sys_statx)
 from .lock_owners cimport cancel_handle, owner_drop, owners_drop_handle
 from .opened cimport handle_of, opens_nothing
 from .request cimport WOULD_SLEEP, Request, next_bytes, reply, reply_in_place
@@ -128,6 +128,7 @@ cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint 
     The descriptor is taken care of, and has been counted with open_counted before anything was opened or cut.
     """
     cdef Inode *inode = NULL
+    cdef Handle *handle
     cdef int error = fd
     if fd >= 0:
         memset(out, 0, sizeof(fuse_open_out))
@@ -141,12 +142,15 @@ cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint 
         out.open_flags = cache_flags(ctx, inode, fd, flags, directory, how)
         if not directory and no_flush(ctx, inode, flags):
             out.open_flags |= FOPEN_NOFLUSH
-        error = handle_add(&ctx.share.handles, fd, nodeid, inode.mount, flags, directory,
-                           may_keep(ctx, inode, flags), &out.fh)
-        if error == 0:
+        handle = handle_new(&ctx.share.handles, fd, nodeid, inode.mount, flags, directory,
+                            may_keep(ctx, inode, flags), &out.fh)
+        if how == CREATED:
+            inode_reach_by(&ctx.share.inodes, inode, handle)
+        if handle == NULL:
+            error = -ENOMEM
+        else:
             fetch_add32(&inode.opens, 1)
-            if how == CREATED:
-                inode_reach_by(&ctx.share.inodes, inode, out.fh)
+            handle_publish(handle, out.fh)
     if inode != NULL:
         inode_release(&ctx.share.inodes, inode)
     if error == 0:

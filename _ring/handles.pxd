@@ -50,8 +50,9 @@ cdef struct HandleTable:
 
 cdef int handles_create(HandleTable *table, Descriptors *account, KeptFiles *kept) noexcept nogil
 cdef void handles_destroy(HandleTable *table) noexcept nogil
-cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount, uint32_t flags, bint directory,
-                    bint keep, uint64_t *fh) noexcept nogil
+cdef Handle *handle_new(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount, uint32_t flags, bint directory,
+                        bint keep, uint64_t *fh) noexcept nogil
+cdef void handle_publish(Handle *handle, uint64_t fh) noexcept nogil
 cdef Handle *handle_acquire(HandleTable *table, uint64_t fh, uint64_t nodeid, bint directory) noexcept nogil
 cdef Handle *handle_in(HandleTable *table, uint32_t slot, uint64_t nodeid) noexcept nogil
 cdef Handle *handle_borrow(Handle *handle, int fd, uint64_t nodeid, uint32_t mount, bint directory) noexcept nogil

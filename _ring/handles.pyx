@@ -99,18 +99,18 @@ cdef void free_slot(HandleShard *shard, Handle *handle) noexcept nogil:
     unlock(&shard.lock)
 
 
-cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount, uint32_t flags, bint directory,
-                    bint keep, uint64_t *fh) noexcept nogil:
-    """A handle for the descriptor, which is the table's from now on. 0 or -ENOMEM, which closes it.
+cdef Handle *handle_new(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount, uint32_t flags, bint directory,
+                        bint keep, uint64_t *fh) noexcept nogil:
+    """A handle for the descriptor, which is the table's from now on. NULL: no memory, and the descriptor is closed.
 
-    `keep`: it may stay open for a moment when it is released.
+    It is found once it is published, which has to follow. `keep`: it may stay open for a moment when it is released.
     """
     cdef Handle *handle = take_slot(table, shard_of(table, nodeid))
     cdef uint64_t generation
     if handle == NULL:
         sys_close(fd)
         descriptors_close(table.account)
-        return -ENOMEM
+        return NULL
     # A wrapped generation is harmless here: a handle is only ever found together with the nodeid it was opened for.
     generation = (handle.state >> 32) + 1
     handle.nodeid = nodeid
@@ -124,8 +124,12 @@ cdef int handle_add(HandleTable *table, int fd, uint64_t nodeid, uint32_t mount,
     handle.locked = 0
     handle.keep = keep
     fh[0] = generation << 32 | handle.slot
-    store_release64(&handle.state, generation << 32 | 1)
-    return 0
+    return handle
+
+
+cdef void handle_publish(Handle *handle, uint64_t fh) noexcept nogil:
+    """The guest's from now on, which may guess what it has not been told yet."""
+    store_release64(&handle.state, fh >> 32 << 32 | 1)
 
 
 cdef Handle *handle_acquire(HandleTable *table, uint64_t fh, uint64_t nodeid, bint directory) noexcept nogil:

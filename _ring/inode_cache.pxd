@@ -19,5 +19,5 @@ cdef int open_with_room(InodeTable *table, int directory, const char *path, int 
 cdef int open_by_handle(InodeTable *table, const Inode *inode, int flags) noexcept nogil
 cdef int inode_borrow(InodeTable *table, uint64_t nodeid, Borrowed *out) noexcept nogil
 cdef void inode_give_back(InodeTable *table, Borrowed *borrowed) noexcept nogil
-cdef void inode_reach_by(InodeTable *table, Inode *inode, uint64_t fh) noexcept nogil
+cdef void inode_reach_by(InodeTable *table, Inode *inode, const Handle *file) noexcept nogil
 cdef void inode_outlive(InodeTable *table, Inode *inode, const Handle *file) noexcept nogil

@@ -238,13 +238,19 @@ cdef void inode_give_back(InodeTable *table, Borrowed *borrowed) noexcept nogil:
     inode_release(table, borrowed.inode)
 
 
-cdef void inode_reach_by(InodeTable *table, Inode *inode, uint64_t fh) noexcept nogil:
-    """A pinned inode that was added as `opened` is reached by this open file from now on, if by nothing else yet."""
+cdef void inode_reach_by(InodeTable *table, Inode *inode, const Handle *file) noexcept nogil:
+    """A pinned inode that was added as `opened` is reached by this open file from now on, if by nothing else yet. NULL:
+    it could not be opened after all.
+    """
     cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
     lock(&shard.lock)
     if inode.flags & INODE_NEW:
-        inode.lru_next = <uint32_t> fh
-        inode.flags = <uint8_t> (inode.flags & ~INODE_NEW | INODE_BY_FILE)
+        inode.flags &= <uint8_t> ~INODE_NEW
+        if file != NULL:
+            inode.lru_next = file.slot
+            inode.flags |= INODE_BY_FILE
+        else:
+            inode_lose(table, shard, inode)     # nothing finds it, and its number may be another file's soon
     unlock(&shard.lock)
 
 

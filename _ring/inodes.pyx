@@ -10,7 +10,7 @@ from .inode_eviction cimport make_room
 from .inode_identity cimport IDENTITY, file_handle, mount_how, same_birth
 from .inode_index cimport index_find, index_insert, index_remove
 from .inode_lifetime cimport (
-    cache_insert, cache_remove, inode_acquire, inode_add_child, inode_drop_child, inode_lose, inode_recall,
+    cache_insert, cache_remove, inode_acquire, inode_add_child, inode_drop_child, inode_gone, inode_lose, inode_recall,
     inode_release)
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
@@ -368,31 +368,26 @@ cdef bint is_deleted(int fd) noexcept nogil:
     return sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) == 0 and stat.stx_nlink == 0
 
 
-cdef bint worth_remembering(const InodeTable *table, const Inode *inode, uint64_t count) noexcept nogil:
-    """Whether the guest may come back to the pinned inode when it has forgotten it: not to what is known to be deleted,
-    or has no handle where others have. Asks only where these are its last references, or may be.
-    """
-    if not table.remembers or inode.flags & INODE_KEEP:
-        return False
-    return inode.lookups == 0 or inode.lookups > count or inode.fd < 0 or not is_deleted(inode.fd)
-
-
 cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil:
-    """The guest lets go of `count` references; never of more than it has. The root stays."""
+    """The guest lets go of `count` references; never of more than it has. The root stays.
+
+    It may come back to what it has forgotten (--nfs-export), but not to what has no handle where others have, or is
+    known to be deleted. That is asked last: whoever deletes it meanwhile finds it remembered.
+    """
     cdef Inode *inode = inode_acquire(table, nodeid)
     cdef Shard *shard
     cdef bint last = False
-    cdef bint stays
+    cdef bint stays = False
     if inode == NULL:
         return
     if not inode.flags & INODE_ROOT:
-        stays = worth_remembering(table, inode, count)
         shard = shard_of(table, key_hash(inode.mount, inode.ino))
         lock(&shard.lock)
         if inode.lookups:
             inode.lookups = inode.lookups - count if inode.lookups > count else 0
-            stays = stays and inode.flags & INODE_INDEXED
-            if not inode.lookups and stays:
+            stays = (not inode.lookups and table.remembers
+                     and inode.flags & (INODE_INDEXED | INODE_KEEP) == INODE_INDEXED)
+            if stays:
                 inode.flags |= INODE_REMEMBERED
                 fetch_add32(&table.remembered, 1)
                 fetch_sub32(&table.known, 1)
@@ -405,6 +400,8 @@ cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexc
     if last:
         fetch_sub32(&table.known, 1)
         inode_release(table, inode)
+    if stays and inode.fd >= 0 and is_deleted(inode.fd):
+        inode_gone(table, inode)
     inode_release(table, inode)
 
 

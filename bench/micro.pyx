@@ -12,7 +12,8 @@ from virtiofsd._ring.fuse_abi cimport fuse_attr_out, fuse_in_header
 from virtiofsd._ring.inode_lifetime cimport inode_acquire, inode_release
 from virtiofsd._ring.inode_table cimport Inode, InodeTable
 from virtiofsd._ring.handles cimport (
-    Handle, HandleTable, handle_acquire, handle_add, handle_close, handle_release, handles_create, handles_destroy)
+    Handle, HandleTable, handle_acquire, handle_close, handle_new, handle_publish, handle_release, handles_create,
+    handles_destroy)
 from virtiofsd._ring.inodes cimport inode_add, inode_count_lookup, inodes_create, inodes_destroy, mount_of
 from virtiofsd._ring.kept cimport KeptFiles
 from virtiofsd._ring.linux cimport AT_EMPTY_PATH, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, linux_statx, sys_statx
@@ -237,7 +238,9 @@ cdef class Handles:
         with nogil:
             for i in range(count):
                 descriptors_open(&self.account)
-                handle_add(&self.table, -1, first + <uint64_t>i, 0, 0, False, False, &fh)
+                handle = handle_new(&self.table, -1, first + <uint64_t>i, 0, 0, False, False, &fh)
+                if handle != NULL:
+                    handle_publish(handle, fh)
                 handle = handle_acquire(&self.table, fh, first + <uint64_t>i, False)
                 if handle == NULL:
                     missed += 1
