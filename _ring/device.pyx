@@ -131,7 +131,7 @@ cdef class Device:
         self.engine.map = map_create(NULL, 0)
         root = sys_dup(root_fd)
         error = root if root < 0 else inodes_create(
-            &share.inodes, &share.descriptors, &share.handles, &share.kept, root, proc_fd)
+            &share.inodes, &share.descriptors, &share.handles, &share.kept, root, proc_fd, self.engine.ticks_per_us)
         if error < 0:
             failed(error, "cannot use the shared directory")
         share_configure(share, settings)

@@ -15,4 +15,5 @@ cdef void inode_drop_child(InodeTable *table, Inode *parent) noexcept nogil
 cdef void inode_recall(InodeTable *table, Inode *inode) noexcept nogil
 cdef bint inode_lose(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
 cdef void inode_gone(InodeTable *table, Inode *inode) noexcept nogil
-cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil
+cdef bint inodes_close_few(InodeTable *table) noexcept nogil
+cdef void inodes_close_pending(InodeTable *table) noexcept nogil

@@ -1,10 +1,10 @@
 """Pins: a record stays as long as somebody holds one. What the last one leaves behind is closed where it may sleep."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .atomics cimport (
     compare_exchange32, compare_exchange64, exchange32, fetch_add32, fetch_add64, fetch_sub32, fetch_sub64,
-    load_acquire32, load_acquire64, load_relaxed32)
+    load_acquire32, load_acquire64, load_relaxed32, store_relaxed32)
 from .inode_index cimport index_remove
 from .inode_slots cimport free_slot
 from .inode_table cimport (
@@ -15,10 +15,14 @@ from .kept cimport kept_forget, kept_has
 from .linux cimport sched_yield, sys_close, sys_close_range
 from .mutex cimport lock, unlock
 from .names cimport NAME_NONE, name_copy, name_drop
+from .ticks cimport ticks_now
 
 cdef enum:
     TOGETHER = 256       # descriptors that are closed in one go
-    AT_ONCE = 4096       # inodes, or what is in the list already
+    AT_ONCE = 4096       # inodes
+    FEW = 64             # that a worker closes itself,
+    QUICK_US = 3         # as long as one takes no longer than that
+    LEARNING = 8         # the part that one time has of what is usual
 
 
 # The cached descriptors of a shard, most recent first. The shard is locked.
@@ -212,8 +216,17 @@ cdef void close_together(const int *fds, uint32_t count) noexcept nogil:
         first = last + 1
 
 
-cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil:
-    """Closes the descriptors of inodes that were let go. Returns how many. May sleep."""
+cdef void learn(InodeTable *table, uint64_t ticks) noexcept nogil:
+    """How long it took to close one descriptor. A single time says little: the thread may have waited for a CPU."""
+    cdef int64_t most = 2 * QUICK_US * table.ticks_per_us
+    cdef int64_t usual = load_relaxed32(&table.close_ticks)
+    usual += ((<int64_t> ticks if ticks < <uint64_t> most else most) - usual) / LEARNING
+    store_relaxed32(&table.close_ticks, <uint32_t> usual)
+
+
+cdef void close_list(InodeTable *table, uint32_t most) noexcept nogil:
+    """Closes so many, or what is in the list already."""
+    cdef uint64_t began
     cdef uint32_t slot = NONE
     cdef uint32_t closed = 0
     cdef int fds[TOGETHER]
@@ -226,7 +239,7 @@ cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil:
             if slot == NONE:
                 # With the last file of a folder the folder itself may go: it is in the list then. Others may add to it
                 # without end.
-                if closed + inodes >= AT_ONCE:
+                if closed + inodes >= most:
                     break
                 slot = exchange32(&table.to_close, NONE)
                 if slot == NONE:
@@ -241,8 +254,32 @@ cdef uint32_t inodes_close_pending(InodeTable *table) noexcept nogil:
             discard(table, inode)
             inodes += 1
         if inodes == 0:
-            return closed
+            return
+        began = ticks_now()
         close_together(fds, count)
+        if count:
+            learn(table, (ticks_now() - began) / count)
         fetch_sub32(&table.account.cached, count)
         fetch_sub32(&table.to_close_count, inodes)
         closed += inodes
+
+
+cdef bint inodes_close_few(InodeTable *table) noexcept nogil:
+    """inodes_close_pending(), by a worker: to wake a thread of the pool takes longer than to close a few descriptors.
+    False: the pool has to. They are many, or have not been quick lately, or somebody is at it already, and may hang.
+    """
+    cdef uint32_t nobody = 0
+    if load_relaxed32(&table.to_close_count) > FEW or \
+            load_relaxed32(&table.close_ticks) > QUICK_US * table.ticks_per_us or \
+            not compare_exchange32(&table.closing, &nobody, 1):
+        return False
+    close_list(table, FEW)
+    fetch_sub32(&table.closing, 1)
+    return load_relaxed32(&table.to_close) == NONE
+
+
+cdef void inodes_close_pending(InodeTable *table) noexcept nogil:
+    """Closes the descriptors of inodes that were let go. May sleep."""
+    fetch_add32(&table.closing, 1)
+    close_list(table, AT_ONCE)
+    fetch_sub32(&table.closing, 1)

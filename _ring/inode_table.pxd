@@ -136,6 +136,8 @@ cdef struct InodeTable:
     uint32_t tree_lock          # of parents and names
     uint32_t to_close           # slots whose descriptor is yet to be closed, linked by hash_next
     uint32_t to_close_count
+    uint32_t close_ticks        # that closing one usually takes
+    uint32_t closing            # threads that are at it
     uint32_t idle_closing       # an IdleClosing
     uint32_t known              # inodes that the guest knows, the root not counted
     uint32_t remembered         # inodes that it has forgotten and may come back to
@@ -147,6 +149,7 @@ cdef struct InodeTable:
     int root_fd
     uint64_t root_ino
     int proc_fd                 # /proc/self/fd
+    uint64_t ticks_per_us
     Descriptors *account
     HandleTable *handles
     KeptFiles *kept

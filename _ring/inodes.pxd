@@ -10,7 +10,7 @@ from .linux cimport linux_statx
 
 
 cdef int inodes_create(InodeTable *table, Descriptors *account, HandleTable *handles, KeptFiles *kept,
-                       int root_fd, int proc_fd) noexcept nogil
+                       int root_fd, int proc_fd, uint64_t ticks_per_us) noexcept nogil
 cdef void inodes_destroy(InodeTable *table) noexcept nogil
 cdef bint inodes_have_handles(InodeTable *table) noexcept nogil
 cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil

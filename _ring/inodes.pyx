@@ -28,7 +28,7 @@ from .names cimport name_drop, name_equals, name_keep, names_create, names_destr
 
 
 cdef int inodes_create(InodeTable *table, Descriptors *account, HandleTable *handles, KeptFiles *kept,
-                       int root_fd, int proc_fd) noexcept nogil:
+                       int root_fd, int proc_fd, uint64_t ticks_per_us) noexcept nogil:
     """An empty table whose root is the O_PATH descriptor `root_fd`, which it owns. 0 or -errno."""
     cdef linux_statx stat
     cdef Inode *root
@@ -40,6 +40,7 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, HandleTable *han
     table.kept = kept
     table.root_fd = root_fd
     table.proc_fd = proc_fd
+    table.ticks_per_us = ticks_per_us
     table.chunks = <Chunk *> mmap(NULL, <size_t> CHUNKS_MAX * sizeof(Chunk), PROT_READ | PROT_WRITE,
                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     table.mounts = <Mount *> mmap(NULL, <size_t> MOUNTS_MAX * sizeof(Mount), PROT_READ | PROT_WRITE,

@@ -11,6 +11,7 @@ from .engine cimport Engine, complete, pop_request, take_request, signal
 from .linux cimport (
     EPOLLET, EPOLLIN, calloc, epoll_event, free, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create,
     sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
+from .inode_lifetime cimport inodes_close_few
 from .inode_table cimport InodeTable
 from .mutex cimport lock, unlock
 from .operations cimport SLEEPS, Operation, perform, prepare
@@ -237,7 +238,8 @@ cdef bint serve(Lead *lead) noexcept nogil:
     lead.starved = False
     for i in range(lead.count):
         more |= serve_queue(lead, lead.queues[i])
-    if load_relaxed32(&engine.share.inodes.to_close) or load_relaxed32(&engine.share.locks.cancelling):
+    if load_relaxed32(&engine.share.inodes.to_close) and not inodes_close_few(&engine.share.inodes) or \
+            load_relaxed32(&engine.share.locks.cancelling):
         pool_nudge(lead.worker.pool)
     return more
 

@@ -163,7 +163,7 @@ cdef class Inodes:
         cdef bint known = False
         cdef int error, proc = os.open("/proc/self/fd", os.O_PATH)
         descriptors_init(&self.account, 1 << 20)
-        error = inodes_create(&self.table, &self.account, &self.files, &self.kept, os.open(path, os.O_PATH), proc)
+        error = inodes_create(&self.table, &self.account, &self.files, &self.kept, os.open(path, os.O_PATH), proc, 1)
         self.made, self.count = True, count
         self.nodeids = <uint64_t *>calloc(count, sizeof(uint64_t))
         if error < 0 or self.nodeids == NULL:
