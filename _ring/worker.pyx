@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .atomics cimport (
     fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed32, store_relaxed32, store_relaxed64,
     store_release32)
-from .engine cimport Engine, complete, pop_request, take_request, signal
+from .engine cimport Engine, complete, may_take, pop_request, signal, take_request
 from .linux cimport (
     EPOLLET, EPOLLIN, calloc, epoll_event, free, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create,
     sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
@@ -199,10 +199,11 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
     cdef int got, _turn
     for _turn in range(TURN):
         if lead.thread.spare == NULL:
-            lead.thread.spare = take_request(engine)
-            if lead.thread.spare == NULL:
-                lead.starved = True     # what is in flight will give some back
-                break
+            lead.thread.spare = take_request(engine, queue)
+        # One that was taken for another queue may not be for this one.
+        if lead.thread.spare == NULL or not may_take(engine, queue, load_relaxed32(&engine.requests_taken) - 1):
+            lead.starved = True         # what is in flight will give some back
+            break
         request = lead.thread.spare
         got = pop_request(engine, queue, request)
         if got == 0:

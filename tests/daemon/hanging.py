@@ -7,6 +7,7 @@ import os
 import pathlib
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -30,6 +31,7 @@ class HangingMount:
         self.contents = [bytearray(content) for content in files.values()]
         self.changed = threading.Condition()
         self.hanging: set[int] = set()
+        self.seconds: dict[int, float] = {}     # that requests of a kind take
         self.held: list[tuple[int, int, int, bytes]] = []    # opcode, unique, nodeid, arguments
         path.mkdir()
         self.fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -85,6 +87,7 @@ class HangingMount:
     def _answer(self, opcode: int, unique: int, nodeid: int, body: bytes) -> None:
         if opcode in SILENT:
             return
+        time.sleep(self.seconds.get(opcode, 0))
         try:
             data, error = self._reply(opcode, nodeid, body), 0
         except OSError as failure:

@@ -52,7 +52,7 @@ REASONABLE = {
     ("copy_file_range", "EBADF"), ("fallocate", "EBADF"), ("read", "EBADF"), ("write", "EBADF"), ("ioctl", "EBADF"),
     ("setattr", "EINVAL"), ("setattr", "EISDIR"), ("setxattr", "EPERM"), ("removexattr", "EPERM"),
     ("getxattr", "ENODATA"), ("getxattr_size", "ENODATA"), ("rename2", "ENOENT"), ("ioctl", "ENOTTY"),
-    ("lseek", "EINVAL"), ("fallocate", "ENOTSUP"), ("setattr", "ENOTSUP"), ("ioctl", "ENOTSUP"),
+    ("lseek", "EINVAL"), ("lseek", "ENXIO"), ("fallocate", "ENOTSUP"), ("setattr", "ENOTSUP"), ("ioctl", "ENOTSUP"),
 }
 
 
@@ -276,9 +276,13 @@ def asks_for_all(fuse: Noting) -> None:
 def mounted(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A share with a file system of its own, and another in it."""
     share = tmp_path / "share"
-    for path in (share, share / "below"):
+    with (tmp_path / "image").open("wb") as image:
+        image.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image.name], check=True)     # before Linux 6.6 tmpfs has few attributes
+    tmpfs = ["-t", "tmpfs", "-o", "size=64m", "tmpfs"]
+    for path, how in ((share, ["-o", "loop", image.name]), (share / "below", tmpfs)):
         path.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path], check=True)
+        subprocess.run(["mount", *how, path], check=True)
     (share / "below" / "file").touch()
     yield share
     subprocess.run(["umount", "-R", "-l", share], check=True)

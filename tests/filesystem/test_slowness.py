@@ -96,7 +96,7 @@ def make_all(guest: Guest) -> list[Ticket]:
 
 
 def finish_all(guest: Guest, tickets: list[Ticket]) -> None:
-    for number, ticket in enumerate(tickets):
+    for ticket in tickets:
         reply = guest.fuse.complete(ticket)
         assert not reply.error
         guest.fuse.lookups[abi.ENTRY_OUT.unpack(reply.data).nodeid] = 1
