@@ -13,6 +13,7 @@ cdef struct Watchdog:
     uint32_t running
     pthread_t thread
     Worker **workers       # QUEUES_MAX of them, NULL where there is none
+    uint32_t count         # of workers at the last look
     int64_t idle_closing_at    # by clock_ns()
     int64_t kept_round_at
 

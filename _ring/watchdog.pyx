@@ -50,7 +50,7 @@ cdef bint stuck(const Watchdog *watchdog, Watched *watched) noexcept nogil:
         watched.stuck >= STUCK_LOOKS and not thread_runnable(watchdog.pool.engine.share.proc_fd, <int> tid))
 
 
-cdef void take_over(Watchdog *watchdog, Worker *worker, uint32_t workers) noexcept nogil:
+cdef void take_over(Watchdog *watchdog, Worker *worker) noexcept nogil:
     """The worker gets another thread. Where as many hang as may sleep in the pool, what this one has been at goes there
     from now on, and waits for its turn.
     """
@@ -58,7 +58,7 @@ cdef void take_over(Watchdog *watchdog, Worker *worker, uint32_t workers) noexce
     cdef Watched *watched = &worker.watched
     watched.stuck = 0
     worker.takeovers += 1
-    if load_relaxed32(&pool.leading) > workers + pool.limit:
+    if load_relaxed32(&pool.leading) > watchdog.count + pool.limit:
         slowness_hangs(&pool.engine.share.inodes, load_relaxed64(&watched.nodeid), load_relaxed32(&watched.slow_class),
                        ticks_now() / pool.engine.ticks_per_us)
     store_release32(&watched.tid, 0)
@@ -70,19 +70,20 @@ cdef bint look(Watchdog *watchdog) noexcept nogil:
     """One look at every worker. False: all of them sleep."""
     cdef Worker *worker
     cdef bint busy = False
-    cdef uint32_t workers = 0
+    cdef uint32_t count = 0
     cdef int i
     for i in range(QUEUES_MAX):
         worker = <Worker *> load_pointer(<void **> (watchdog.workers + i))
         if worker == NULL:
             continue
-        workers += 1
+        count += 1
         if not asleep(&worker.watched):
             busy = True
         if stuck(watchdog, &worker.watched):
-            take_over(watchdog, worker, workers)
+            take_over(watchdog, worker)
         if load_relaxed32(&worker.role.wanted):
             threads_start(watchdog.pool)    # again, where there was no room for one
+    watchdog.count = count
     return busy
 
 

@@ -30,6 +30,7 @@ cdef enum:
     HOLD_US = 20          # that a reply may be held back for others, at most
     LONG_BYTES = 16384    # a transfer that may take longer than that
     LEARNING = 8          # the part that one request has of what is usual
+    HIPRIO = 0            # the index of its vring (virtio 1.3, 5.11.2)
     WAKE = 0xffffffffU    # in an epoll event: not a queue's kick
     EVENTS = 16
 
@@ -47,6 +48,7 @@ cdef struct Lead:
     uint32_t count
     bint polled           # a queue without a kick descriptor is among them
     bint starved          # there was no request to be had
+    bint hiprio           # it has that queue alone
     Virtqueue *queues[QUEUES_MAX]
 
 
@@ -140,6 +142,7 @@ cdef void refresh(Lead *lead) noexcept nogil:
     lead.count = worker.queue_count
     for i in range(worker.queue_count):
         lead.queues[i] = worker.queues[i]
+    lead.hiprio = worker.queue_count == 1 and worker.queues[0].index == HIPRIO
     unlock(&worker.lock)
 
 
@@ -239,8 +242,9 @@ cdef bint serve(Lead *lead) noexcept nogil:
     lead.starved = False
     for i in range(lead.count):
         more |= serve_queue(lead, lead.queues[i])
-    if load_relaxed32(&engine.share.inodes.to_close) and not inodes_close_few(&engine.share.inodes) or \
-            load_relaxed32(&engine.share.locks.cancelling):
+    # On the hiprio queue nobody waits for what closing a descriptor may take.
+    if load_relaxed32(&engine.share.inodes.to_close) and not (
+            lead.hiprio and inodes_close_few(&engine.share.inodes)) or load_relaxed32(&engine.share.locks.cancelling):
         pool_nudge(lead.worker.pool)
     return more
 
