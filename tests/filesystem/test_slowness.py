@@ -67,9 +67,11 @@ def test_writes_that_wait_for_each_other_in_the_pool_go_back_to_the_worker(guest
         with during(f"attempt {attempt}"):
             body = abi.WRITE_IN.pack(fh=fh, size=4096)
             with frozen(guest.share):
-                ticket = guest.fuse.submit(Opcode.WRITE, node, body, data=bytes(4096), out_size=abi.WRITE_OUT.size)
-                time.sleep(0.01)
-            assert not guest.fuse.complete(ticket).error
+                tickets = [guest.fuse.submit(Opcode.WRITE, node, body, data=bytes(4096), out_size=abi.WRITE_OUT.size)
+                           for _ in range(2)]
+                time.sleep(0.02)
+            for ticket in tickets:
+                assert not guest.fuse.complete(ticket).error
         if slow_classes(guest):
             break
     assert slow_classes(guest) == 1
