@@ -20,7 +20,7 @@ pytestmark = needs_root         # only root may freeze a file system
 
 FREEZE, THAW = 0xC0045877, 0xC0045878       # ioctls FIFREEZE and FITHAW
 WRITES, SIZE = 100, 1 << 19                # that many in flight all wait for the file's lock
-SECONDS = 60
+SECONDS = 180               # until the pool has not stood still for five, which a busy disk makes it do
 
 
 @contextlib.contextmanager
