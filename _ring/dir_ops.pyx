@@ -6,8 +6,8 @@ from .entries cimport is_dot, is_dotdot, lookup_name, open_inode
 from .file_ops cimport MAY_HAVE_CHANGED, add_handle, release
 from .fuse_abi cimport (
     FUSE_FSYNC_FDATASYNC, fuse_dirent, fuse_direntplus, fuse_entry_out, fuse_fsync_in, fuse_open_out, fuse_read_in)
-from .inode_eviction cimport open_counted
 from .handles cimport Handle, handle_release
+from .inode_eviction cimport open_counted
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport INODE_ROOT, Inode
 from .linux cimport (

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
-from .atomics cimport load_acquire32, load_pointer, load_relaxed64, store_relaxed32, store_release32
+from .atomics cimport load_acquire32, load_pointer, load_relaxed32, load_relaxed64, store_relaxed32, store_release32
 from .chain cimport CHAIN_OK, chain_collect, chain_let_go, chain_look_ahead
 from .invariants cimport invariant
 from .linux cimport sys_close, sys_eventfd, sys_write
@@ -56,28 +56,28 @@ cdef void post_event(Engine *engine, uint32_t kind, uint32_t queue, int64_t deta
     notify(engine)
 
 
-cdef bint may_take(Engine *engine, const Virtqueue *queue, uint32_t taken) noexcept nogil:
-    """Whether so many requests leave room for one more of the queue's. Each queue may always have one in flight,
-    whatever hangs in the others.
+cdef bint may_take(Engine *engine, const Virtqueue *queue) noexcept nogil:
+    """Whether the queue may have one more request in flight: one that was taken for it already, and is counted. Each
+    may always have one, whatever hangs in the others.
     """
-    return taken < engine.requests_max or load_relaxed64(&queue.popped) == load_relaxed64(&queue.pushed)
+    return (load_relaxed32(&engine.requests_taken) <= engine.requests_max
+            or load_relaxed64(&queue.popped) == load_relaxed64(&queue.pushed))
 
 
-cdef Request *take_request(Engine *engine, const Virtqueue *queue) noexcept nogil:
-    """A request to fill. NULL: as many as there may be are in flight. Those that were ever made are kept."""
-    cdef Request *request = NULL
+cdef Request *take_request(Engine *engine) noexcept nogil:
+    """A request to fill; may_take() bounds their number. NULL: no memory. Those that were ever made are kept."""
+    cdef Request *request
     lock(&engine.requests_lock)
-    if may_take(engine, queue, engine.requests_taken):
-        request = engine.spare_requests
+    request = engine.spare_requests
+    if request != NULL:
+        engine.spare_requests = request.next
+    else:
+        request = request_create()
         if request != NULL:
-            engine.spare_requests = request.next
-        else:
-            request = request_create()
-            if request != NULL:
-                request.all_next = engine.all_requests
-                engine.all_requests = request
-        if request != NULL:
-            store_relaxed32(&engine.requests_taken, engine.requests_taken + 1)
+            request.all_next = engine.all_requests
+            engine.all_requests = request
+    if request != NULL:
+        store_relaxed32(&engine.requests_taken, engine.requests_taken + 1)
     unlock(&engine.requests_lock)
     return request
 

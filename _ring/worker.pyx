@@ -202,9 +202,8 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
     cdef int got, _turn
     for _turn in range(TURN):
         if lead.thread.spare == NULL:
-            lead.thread.spare = take_request(engine, queue)
-        # One that was taken for another queue may not be for this one.
-        if lead.thread.spare == NULL or not may_take(engine, queue, load_relaxed32(&engine.requests_taken) - 1):
+            lead.thread.spare = take_request(engine)
+        if lead.thread.spare == NULL or not may_take(engine, queue):
             lead.starved = True         # what is in flight will give some back
             break
         request = lead.thread.spare
