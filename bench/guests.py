@@ -1,8 +1,8 @@
 """What Linux guests feel: fio and work on a source tree, in QEMU, on both daemons in turn.
 
-One guest with two CPUs has both shares mounted, and its root on a third, which is not measured. It is emulated unless
-the machine lets ordinary guests use /dev/kvm: then the guest's own kernel and programs take most of the time, and
-ratios are nearer to 1 than anybody's will be. The daemon's CPU time is what it is.
+One guest with two CPUs has both shares mounted, and its root on a third, which is not measured. It is emulated, as not
+every machine has /dev/kvm: the guest's own kernel and programs take most of the time, and ratios are nearer to 1 than
+anybody's will be. The daemon's CPU time is what it is.
 """
 
 import contextlib

@@ -66,7 +66,7 @@ def test_inode_number_to_node(benchmark: Benchmark, tmp_path: Any) -> None:
     benchmark(Inodes(str(tmp_path), KNOWN).find_numbers, LOOPS)
 
 
-# By threads that work on different files, as queues do
+# By threads side by side, as queues are served
 
 @pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
 def by_threads(request: pytest.FixtureRequest, benchmark: Benchmark) -> Any:
