@@ -524,10 +524,10 @@ cdef class Device:
     @property
     def stopped(self) -> bool:
         """Whether every thread has ended after stop()."""
-        if load_acquire32(&self.engine.waiting_threads):
-            cancel_again(&self.engine.share.locks)
-            return False
-        return load_acquire32(&self.pool.threads) == 0
+        # What the pool came to after stop() may be waiting for a lock by now; once it has ended, nothing new can.
+        cdef bint pool_ended = load_acquire32(&self.pool.threads) == 0
+        cancel_all(&self.engine.share.locks)
+        return pool_ended and load_acquire32(&self.engine.waiting_threads) == 0
 
     def close(self) -> None:
         """Frees everything. RuntimeError while a thread still runs: what it uses must stay."""

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport fetch_add32, fetch_sub32, load_relaxed32
+from .atomics cimport compare_exchange32, fetch_add32, load_relaxed32
 from .caller cimport join_group, keep_suid, keep_suid_as_caller, leave_group
 from .chain cimport Chain, chain_trim_readable, chain_trim_writable, iovec_advance
 from .descriptors cimport descriptors_close
@@ -21,10 +21,10 @@ from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .kept cimport kept_take
 from .linux cimport (
-    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, ENOMEM, ENOSYS, ENXIO, EOPNOTSUPP, EPERM,
+    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EIO, EISDIR, ENOMEM, ENOSYS, ENXIO, EOPNOTSUPP, EPERM,
     EROFS, ESTALE, IOV_MAX, OWNER_LOCAL, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY, O_RDWR,
     O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx,
-    memset, sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek,
+    memset, sys_appends, sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync, sys_lseek,
     sys_preadv, sys_preadv2, sys_pwritev, sys_statx)
 from .lock_owners cimport cancel_handle, owner_drop, owners_drop_handle
 from .opened cimport handle_of, opens_nothing
@@ -38,6 +38,11 @@ cdef enum:
     COPY_MAX = 0x7ffff000   # what fits into a 32-bit reply, in whole pages
 
 cdef uint64_t COPY_64_MAX = 1 << 40
+
+cdef enum Direction:
+    READING
+    WRITING
+    WRITING_CACHE     # what the guest has in its page cache
 
 
 cdef int host_flags(const Context *ctx, uint32_t flags) noexcept nogil:
@@ -211,12 +216,15 @@ cdef uint64_t bytes_of(const iovec *iov, uint32_t count) noexcept nogil:
     return size
 
 
-cdef int64_t transfer(int fd, iovec *iov, uint32_t count, uint64_t size, uint64_t offset, bint writing) noexcept nogil:
+cdef int64_t transfer(int fd, iovec *iov, uint32_t count, uint64_t size, uint64_t offset,
+                      Direction direction) noexcept nogil:
     """Reads or writes `size` bytes by as many calls as it takes. The bytes done, at least one if any; or -errno.
 
     A short read is the end of the file only where that cannot be the edge of something unreadable, else the next call
-    says what it is: a guest takes a short reply for the end, and would cut the file there.
+    says what it is: a guest takes a short reply for the end, and would cut the file there. A short write is a success
+    with so many bytes to a program's write(), but not to a guest that writes its page cache: it looks at the error alone.
     """
+    cdef bint writing = direction != READING
     cdef uint64_t done = 0
     cdef uint64_t asked = size
     cdef uint32_t here, used
@@ -232,8 +240,10 @@ cdef int64_t transfer(int fd, iovec *iov, uint32_t count, uint64_t size, uint64_
         else:
             moved = sys_preadv(fd, iov, <int> here, <int64_t> (offset + done))
         if moved < 0:
-            # What a write has done is said; a read that failed has no data, lest it be taken for the file's end.
-            return moved if not done or not writing else <int64_t> done
+            # A read that failed has no data, lest it be taken for the file's end.
+            return moved if not done or direction != WRITING else <int64_t> done
+        if moved == 0 and direction == WRITING_CACHE:
+            return -EIO
         done += <uint64_t> moved
         if moved == 0 or done == size or not writing and <uint64_t> moved < asked and (offset + done) % PAGE:
             break
@@ -260,7 +270,7 @@ cdef int64_t read_cached(Context *ctx, Request *request, Handle *handle, uint64_
         return got
     if got == -EOPNOTSUPP:
         mount.no_nowait = 1   # a file system in memory, or an old one: it is read at once
-        return transfer(handle.fd, chain.iov + chain.write_first, count, size, offset, False)
+        return transfer(handle.fd, chain.iov + chain.write_first, count, size, offset, READING)
     if got >= 0 and count <= IOV_MAX and sys_statx(
             handle.fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &stat) == 0 and \
             offset + <uint64_t> got >= stat.stx_size:
@@ -280,18 +290,18 @@ cdef inline bint wants_no_direct(const Context *ctx, const Handle *handle, uint3
 
 
 cdef int64_t transfer_buffered(Context *ctx, Request *request, iovec *iov, uint32_t count, uint64_t size,
-                               uint64_t offset, bint writing) noexcept nogil:
+                               uint64_t offset, Direction direction) noexcept nogil:
     """transfer(), by a descriptor that was opened without O_DIRECT for this once."""
     cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
     cdef int64_t moved
     cdef int fd
     if inode == NULL:
         return -ESTALE
-    fd = open_inode(ctx, inode, O_WRONLY if writing else O_RDONLY)
+    fd = open_inode(ctx, inode, O_RDONLY if direction == READING else O_WRONLY)
     inode_release(&ctx.share.inodes, inode)
     if fd < 0:
         return fd
-    moved = transfer(fd, iov, count, size, offset, writing)
+    moved = transfer(fd, iov, count, size, offset, direction)
     sys_close(fd)
     return moved
 
@@ -314,10 +324,10 @@ cdef int op_read(Context *ctx, Request *request) noexcept nogil:
     if wants_no_direct(ctx, handle, args.flags, False):
         got = -EAGAIN if not ctx.may_sleep else transfer_buffered(
             ctx, request, request.chain.iov + request.chain.write_first,
-            request.chain.write_end - request.chain.write_first, size, offset, False)
+            request.chain.write_end - request.chain.write_first, size, offset, READING)
     elif ctx.may_sleep or ctx.share.inodes.mounts[handle.mount].no_nowait:
         got = transfer(handle.fd, request.chain.iov + request.chain.write_first,
-                       request.chain.write_end - request.chain.write_first, size, offset, False)
+                       request.chain.write_end - request.chain.write_first, size, offset, READING)
     else:
         got = read_cached(ctx, request, handle, size, offset)
     handle_release(&ctx.share.handles, handle)
@@ -326,13 +336,26 @@ cdef int op_read(Context *ctx, Request *request) noexcept nogil:
     return <int> got if got < 0 else reply_in_place(request, request.done + <uint64_t> got)
 
 
+cdef uint64_t appended_already(const Handle *handle, uint64_t offset, uint64_t size) noexcept nogil:
+    """How many bytes at the front of a write from the guest's page cache an open file has that can only be appended to:
+    wherever a write goes, its bytes go to the end. Such a page begins with what was there before.
+    """
+    cdef linux_statx stat
+    if not handle.flags & O_APPEND or not sys_appends(handle.fd) or \
+            sys_statx(handle.fd, "", AT_EMPTY_PATH, STATX_SIZE, &stat) < 0 or stat.stx_size <= offset:
+        return 0
+    return size if stat.stx_size - offset > size else stat.stx_size - offset
+
+
 cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_write_in *args = <const fuse_write_in *> next_bytes(request, sizeof(fuse_write_in))
     cdef fuse_write_out out
     cdef Handle *handle
+    cdef Direction direction = WRITING_CACHE if args.write_flags & FUSE_WRITE_CACHE else WRITING
     cdef bint joined
     cdef int error
     cdef int64_t written
+    cdef uint64_t there = 0
     if <int64_t> args.offset < 0 or <int64_t> (args.offset + args.size) < 0:
         return -EFBIG
     if request.chain.readable_bytes < args.size:
@@ -341,24 +364,37 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     if handle == NULL:
         return error
     chain_trim_readable(&request.chain, args.size)
+    if direction == WRITING_CACHE:
+        there = appended_already(handle, args.offset, args.size)
+        request.chain.read_first += iovec_advance(
+            request.chain.iov + request.chain.read_first, request.chain.read_end - request.chain.read_first, there)
     keep_suid(ctx, not args.write_flags & FUSE_WRITE_KILL_SUIDGID)
     joined = join_group(ctx, handle.fd)
-    if wants_no_direct(ctx, handle, args.flags, args.write_flags & FUSE_WRITE_CACHE):
+    if wants_no_direct(ctx, handle, args.flags, direction == WRITING_CACHE):
         written = transfer_buffered(ctx, request, request.chain.iov + request.chain.read_first,
-                                    request.chain.read_end - request.chain.read_first, args.size, args.offset, True)
+                                    request.chain.read_end - request.chain.read_first, args.size - there,
+                                    args.offset + there, direction)
     else:
         written = transfer(handle.fd, request.chain.iov + request.chain.read_first,
-                           request.chain.read_end - request.chain.read_first, args.size, args.offset, True)
+                           request.chain.read_end - request.chain.read_first, args.size - there,
+                           args.offset + there, direction)
     if joined:
         leave_group(ctx)
-    if written > 0:
+    if written != 0:    # one that has failed may have got somewhere before
         drop_capabilities(ctx, handle.fd)
     handle_release(&ctx.share.handles, handle)
     if written < 0:
         return <int> written
-    out.size = <uint32_t> written
+    out.size = <uint32_t> (there + <uint64_t> written)
     out.padding = 0
     return reply(request, &out, sizeof(out))
+
+
+cdef void one_less_open(Inode *inode) noexcept nogil:
+    # None, where the session has ended meanwhile.
+    cdef uint32_t opens = load_relaxed32(&inode.opens)
+    while opens and not compare_exchange32(&inode.opens, &opens, opens - 1):
+        pass
 
 
 cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil:
@@ -369,10 +405,8 @@ cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil:
     cdef bint closed
     if handle == NULL:
         return -EBADF
-    if ctx.share.flags & FUSE_FLOCK_LOCKS:
-        cancel_handle(&ctx.share.locks, args.fh)
-        if args.release_flags & FUSE_RELEASE_FLOCK_UNLOCK:
-            sys_flock(handle.fd, LOCK_UN)
+    if ctx.share.flags & FUSE_FLOCK_LOCKS and args.release_flags & FUSE_RELEASE_FLOCK_UNLOCK:
+        sys_flock(handle.fd, LOCK_UN)
     if ctx.share.flags & FUSE_POSIX_LOCKS and args.release_flags & FUSE_RELEASE_FLUSH:
         owner_drop(&ctx.share.locks, request.header.nodeid, args.lock_owner)
     if load_relaxed32(&handle.locked):
@@ -381,10 +415,12 @@ cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil:
     if inode != NULL:
         inode_outlive(&ctx.share.inodes, inode, handle)
     closed = handle_close(&ctx.share.handles, handle)
+    if ctx.share.flags & FUSE_FLOCK_LOCKS:
+        cancel_handle(&ctx.share.locks, args.fh)
     handle_release(&ctx.share.handles, handle)
     if inode != NULL:
         if closed:
-            fetch_sub32(&inode.opens, 1)
+            one_less_open(inode)
         inode_release(&ctx.share.inodes, inode)
     return reply(request, NULL, 0) if closed else -EBADF
 

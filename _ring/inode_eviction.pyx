@@ -114,6 +114,13 @@ cdef bint learn_handle(InodeTable *table, Inode *inode) noexcept nogil:
     return True
 
 
+cdef inline bint is_open_elsewhere(InodeTable *table, const Inode *inode) noexcept nogil:
+    """Whether the guest has it open, on a file system of which nobody knows whether a handle finds an open file that has
+    lost its last name (OpenZFS does not).
+    """
+    return load_relaxed32(&inode.opens) != 0 and table.mounts[inode.mount].owner != OWNER_LOCAL
+
+
 cdef Closable can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
     """Whether the file will be found again without its descriptor: it is not unlinked, and has a handle or a name.
 
@@ -127,6 +134,8 @@ cdef Closable can_reopen(InodeTable *table, Inode *inode) noexcept nogil:
         return GONE if inode.flags & INODE_REMEMBERED else STAYS
     if mount_how(table, inode.mount, inode.fd, inode.kind) != MOUNT_HANDLES:
         return found_by_name(table, inode, &stat)
+    if is_open_elsewhere(table, inode):
+        return STAYS
     return CLOSES if learn_handle(table, inode) else STAYS
 
 
@@ -140,7 +149,7 @@ cdef Closable can_rest(InodeTable *table, Inode *inode, bint opens_counted) noex
     cdef bint remembered = (inode.flags & INODE_REMEMBERED) != 0
     cdef bint by_handle = mount_how(table, inode.mount, inode.fd, inode.kind) == MOUNT_HANDLES and \
         learn_handle(table, inode)
-    if not by_handle and not remembered or \
+    if is_open_elsewhere(table, inode) or not by_handle and not remembered or \
             sys_statx(inode.fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, IDENTITY, &stat) < 0:
         return STAYS
     if stat.stx_nlink == 0 and remembered:

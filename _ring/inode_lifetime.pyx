@@ -12,7 +12,7 @@ from .inode_table cimport (
     Shard, at_slot, inode_nodeid, key_hash, shard_of)
 from .invariants cimport invariant
 from .kept cimport kept_forget, kept_has
-from .linux cimport sched_yield, sys_close, sys_close_range
+from .linux cimport sched_yield, sys_close, sys_close_range, sys_futex_wait
 from .mutex cimport lock, unlock
 from .names cimport NAME_NONE, name_copy, name_drop
 from .ticks cimport ticks_now
@@ -23,6 +23,9 @@ cdef enum:
     FEW = 64             # that a worker closes itself,
     QUICK_US = 3         # as long as one takes no longer than that
     LEARNING = 8         # the part that one time has of what is usual
+    YIELDS = 64
+
+cdef int64_t PAUSE_NS = 1000000
 
 
 # The cached descriptors of a shard, most recent first. The shard is locked.
@@ -54,11 +57,24 @@ cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept n
 
 # Pins.
 
+cdef void let_evict(uint32_t *looks) noexcept nogil:
+    """Before one more look at an inode that somebody evicts. That takes a few system calls, or as long as its file system
+    hangs.
+    """
+    cdef uint32_t pause = 0
+    looks[0] += 1
+    if looks[0] < YIELDS:
+        sched_yield()
+    else:
+        sys_futex_wait(&pause, 0, PAUSE_NS)
+
+
 cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil:
     """Pins the inode for the caller. NULL for an id that the guest does not know, or knew once."""
     cdef uint32_t slot = <uint32_t> nodeid
     cdef Inode *inode
     cdef uint64_t state
+    cdef uint32_t looks = 0
     if slot == NONE or slot >> CHUNK_BITS >= load_acquire32(&table.chunk_count):
         return NULL
     inode = at_slot(table, slot)
@@ -67,7 +83,7 @@ cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil:
         if state >> 32 != nodeid >> 32 or not state & PINS:
             return NULL
         if state & EVICTING:
-            sched_yield()
+            let_evict(&looks)
             state = load_acquire64(&inode.state)
         elif compare_exchange64(&inode.state, &state, state + 1):
             return inode
@@ -106,6 +122,7 @@ cdef Inode *pin_parent(InodeTable *table, Inode *inode, char *name) noexcept nog
     """
     cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
     cdef Inode *parent = NULL
+    cdef uint32_t looks = 0
     name[0] = 0
     lock(&shard.lock)
     if inode.parent != NONE:
@@ -116,7 +133,7 @@ cdef Inode *pin_parent(InodeTable *table, Inode *inode, char *name) noexcept nog
     unlock(&shard.lock)
     # Whoever evicts it waits for nobody but those who evict what is above it.
     while parent != NULL and load_acquire64(&parent.state) & EVICTING:
-        sched_yield()
+        let_evict(&looks)
     return parent
 
 

@@ -11,7 +11,7 @@ from .inode_identity cimport IDENTITY, file_handle, mount_how, same_birth
 from .inode_index cimport index_find, index_insert, index_remove
 from .inode_lifetime cimport (
     cache_insert, cache_remove, inode_acquire, inode_add_child, inode_drop_child, inode_gone, inode_lose, inode_recall,
-    inode_release)
+    inode_release, let_evict)
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
     CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_BY_FILE, INODE_INDEXED,
@@ -22,7 +22,7 @@ from .kept cimport KeptFiles
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_FORCE_SYNC, ENOMEM, EOVERFLOW, OWNER_ELSEWHERE, MAP_ANONYMOUS, MAP_FAILED,
     MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, STATX_BASIC_STATS, STATX_BTIME, S_IFDIR, S_IFMT, calloc, free,
-    linux_file_handle, linux_statx, memcmp, memset, mmap, munmap, sched_yield, sys_close, sys_statx)
+    linux_file_handle, linux_statx, memcmp, memset, mmap, munmap, sys_close, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport name_drop, name_equals, name_keep, names_create, names_destroy
 
@@ -207,6 +207,7 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     cdef bint by_name = mount_how(table, mount, fd, stat.stx_mode & S_IFMT) != MOUNT_HANDLES
     cdef bint have_handle = False
     cdef bint spare = False
+    cdef uint32_t looks = 0
     cdef Inode *lost = NULL
     cdef Inode *inode
     if table.mounts[mount].owner == OWNER_ELSEWHERE:
@@ -289,7 +290,7 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     if by_name:
         # Who evicts an inode waits for its parent, which therefore stays the same meanwhile.
         while load_acquire64(&inode.state) & EVICTING:
-            sched_yield()
+            let_evict(&looks)
         if parent != NULL:
             inode_seen_at(table, inode, parent, name)
         inode_release(table, inode)
@@ -303,6 +304,7 @@ cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept
     cdef Shard *shard = shard_of(table, hash)
     cdef Inode *inode
     cdef uint64_t state
+    cdef uint32_t looks = 0
     lock(&shard.lock)
     while True:
         inode = index_find(table, shard, hash, mount, ino)
@@ -311,7 +313,7 @@ cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept
         state = load_acquire64(&inode.state)
         if state & EVICTING:
             unlock(&shard.lock)
-            sched_yield()
+            let_evict(&looks)
             lock(&shard.lock)
         elif compare_exchange64(&inode.state, &state, state + 1):
             break

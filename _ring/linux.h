@@ -157,6 +157,7 @@ static inline int sys_writable(int fd) {
     struct pollfd wanted = {.fd = fd, .events = POLLOUT};
     return poll(&wanted, 1, 0) == 1;
 }
+static inline int sys_appends(int fd) { return (fcntl(fd, F_GETFL) & O_APPEND) != 0; }
 static inline int sys_nonblocking(int fd) { return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
 static inline int64_t sys_send(int fd, const void *data, size_t size, int flags) {
     SYS_RETRIED(send(fd, data, size, flags));

@@ -290,6 +290,7 @@ cdef extern from "linux.h" nogil:
     int64_t sys_pwritev(int fd, const iovec *iov, int count, int64_t offset)
     int64_t sys_write(int fd, const void *data, size_t size)
     int sys_writable(int fd)
+    bint sys_appends(int fd)
     int sys_nonblocking(int fd)
     int64_t sys_send(int fd, const void *data, size_t size, int flags)
     int64_t sys_getdents64(int fd, void *buffer, size_t size)

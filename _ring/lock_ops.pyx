@@ -14,7 +14,7 @@ from .handles cimport Handle, handle_acquire, handle_release
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport Inode
 from .linux cimport (
-    EACCES, EAGAIN, EBADF, EINVAL, ENOLCK, ENOMEM, ENOSYS, EPERM, EROFS, ESTALE, F_OFD_GETLK, F_OFD_SETLK, F_RDLCK,
+    EACCES, EAGAIN, EBADF, EINVAL, ENOLCK, ENOMEM, ENOSYS, EPERM, EROFS, ESTALE, ETXTBSY, F_OFD_GETLK, F_OFD_SETLK, F_RDLCK,
     F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, O_RDONLY, O_RDWR, flock, memset, sys_fcntl_lock, sys_flock)
 from .lock_owners cimport LockOwner, owner_add, owner_find, owner_in_the_way, owner_locked, owner_release
 from .request cimport WAITS, Request, next_bytes, reply
@@ -60,7 +60,7 @@ cdef int open_for_locks(Context *ctx, uint64_t nodeid) noexcept nogil:
         inode_release(&ctx.share.inodes, inode)
         return -ENOLCK
     fd = -EROFS if ctx.share.options.readonly else open_inode(ctx, inode, O_RDWR)
-    if fd == -EACCES or fd == -EPERM or fd == -EROFS:
+    if fd == -EACCES or fd == -EPERM or fd == -EROFS or fd == -ETXTBSY:
         fd = open_inode(ctx, inode, O_RDONLY)
     inode_release(&ctx.share.inodes, inode)
     if fd < 0:
@@ -126,6 +126,7 @@ cdef int set_posix(Context *ctx, Request *request, const fuse_lk_in *args, bint 
     error = sys_fcntl_lock(owner.fd, F_OFD_SETLK, &wanted)
     if error == -EAGAIN and waits:
         request.wait.is_flock = 0
+        request.wait.over = &owner.dropped
         request.wait.nodeid = request.header.nodeid
         request.wait.owner = args.owner
         request.wait.fd = owner.fd
@@ -161,6 +162,7 @@ cdef int set_flock(Context *ctx, Request *request, const fuse_lk_in *args, bint 
     error = sys_flock(handle.fd, operation | LOCK_NB)
     if error == -EAGAIN and waits:
         request.wait.is_flock = 1
+        request.wait.over = &handle.killed
         request.wait.fh = args.fh
         request.wait.fd = handle.fd
         request.wait.operation = operation

@@ -22,6 +22,7 @@ cdef struct LockOwner:
     uint32_t pid         # the process in the guest that has locked last
     int32_t fd
     uint32_t pins        # one while it is in the table, one for each request that uses it
+    uint32_t dropped     # it is in the table no more
 
 
 # A request whose lock is not free. It sleeps in a thread of its own; it has no guest memory meanwhile.
@@ -33,6 +34,7 @@ cdef struct LockWait:
     uint64_t owner
     uint64_t fh          # of a flock
     uint32_t is_flock
+    const uint32_t *over  # a word of what it hangs on, a LockOwner or a Handle: not 0 once that has ended
     uint32_t queue
     int32_t fd
     int32_t tid          # 0: the thread has not come to it yet

@@ -2,8 +2,9 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from .atomics cimport load_acquire32
 from .descriptors cimport descriptors_close
-from .linux cimport EDEADLK, ENOLCK, calloc, free, memset, mix64, sys_close, sys_interrupt
+from .linux cimport EDEADLK, EINTR, ENOLCK, calloc, free, memset, mix64, sys_close, sys_interrupt
 from .lock_ranges cimport LockRange, ranges_change, ranges_conflict, ranges_free, ranges_spare
 from .mutex cimport lock, unlock
 
@@ -120,6 +121,7 @@ cdef LockOwner *unlink(LockTable *table, uint64_t nodeid, uint64_t owner) noexce
         if found.nodeid == nodeid and found.owner == owner:
             link[0] = found.next
             table.owner_count -= 1
+            found.dropped = 1
             return found
         link = &found.next
     return NULL
@@ -128,10 +130,10 @@ cdef LockOwner *unlink(LockTable *table, uint64_t nodeid, uint64_t owner) noexce
 cdef void owner_drop(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
     """All locks of the owner on the inode end, and what waits for one."""
     cdef LockOwner *found
-    cancel_owner(table, nodeid, owner)
     lock(&table.lock)
     found = unlink(table, nodeid, owner)
     unlock(&table.lock)
+    cancel_owner(table, nodeid, owner)
     if found != NULL:
         owner_release(table, found)
 
@@ -150,6 +152,7 @@ cdef void owners_drop_handle(LockTable *table, uint64_t nodeid, uint64_t fh) noe
         if found.nodeid == nodeid and found.fh == fh:
             link[0] = found.next
             table.owner_count -= 1
+            found.dropped = 1
             found.next = dropped
             dropped = found
         else:
@@ -163,10 +166,9 @@ cdef void owners_drop_handle(LockTable *table, uint64_t nodeid, uint64_t fh) noe
 
 
 cdef void owners_drop_all(LockTable *table) noexcept nogil:
-    """The end of a session."""
+    """The end of a session. What waits is still to be cancelled."""
     cdef LockOwner *found
     cdef int bucket
-    cancel_all(table)
     lock(&table.lock)
     memset(table.early, 0, sizeof(table.early))
     unlock(&table.lock)
@@ -177,6 +179,7 @@ cdef void owners_drop_all(LockTable *table) noexcept nogil:
             if found != NULL:
                 table.owners[bucket] = found.next
                 table.owner_count -= 1
+                found.dropped = 1
             unlock(&table.lock)
             if found == NULL:
                 break
@@ -226,15 +229,19 @@ cdef bint would_deadlock(LockTable *table, LockWait *wait) noexcept nogil:
 
 
 cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
-    """One more wait. 0; -ENOLCK where there are as many as there may be, -EDEADLK where it would never end."""
-    cdef bint full
-    cdef bint deadlock = False
+    """One more wait. 0; -ENOLCK where there are as many as there may be, -EDEADLK where it would never end, -EINTR where
+    what would have cancelled it came first.
+    """
+    cdef int error = 0
     cdef int i
     lock(&table.lock)
-    full = table.waits >= table.limit
-    if not full and not wait.is_flock:
-        deadlock = would_deadlock(table, wait)
-    if not full and not deadlock:
+    if load_acquire32(wait.over):
+        error = -EINTR
+    elif table.waits >= table.limit:
+        error = -ENOLCK
+    elif not wait.is_flock and would_deadlock(table, wait):
+        error = -EDEADLK
+    if error == 0:
         table.waits += 1
         wait.tid = 0
         wait.cancelled = 0
@@ -247,9 +254,7 @@ cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
             if wait.unique and table.early[i] == wait.unique:
                 cancel(table, wait)
     unlock(&table.lock)
-    if deadlock:
-        return -EDEADLK
-    return -ENOLCK if full else 0
+    return error
 
 
 cdef bint wait_begins(LockTable *table, LockWait *wait, int tid) noexcept nogil:

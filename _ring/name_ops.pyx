@@ -272,7 +272,7 @@ cdef int enter_new(Context *ctx, Request *request, Inode *parent, int parent_fd,
 
 cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, const char *name,
                   const fuse_create_in *args, Opened *how, fuse_entry_out *out) noexcept nogil:
-    """Creates and opens the file as the caller, or opens the one that is there. fd or -errno."""
+    """Creates and opens the file as the caller; for root, opens the one that is there. fd or -errno."""
     cdef int flags = host_flags(ctx, args.flags) & ~O_TRUNC | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK
     cdef int fd, error, _i
     for _i in range(EXISTING_TRIES):
@@ -286,6 +286,10 @@ cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, 
             return enter_new(ctx, request, parent, parent_fd, name, fd, args, out)
         if fd != -EEXIST or args.flags & O_EXCL:
             return fd
+        # The guest's kernel takes the file for a new one, and does not ask whether the caller may open it. Told that what
+        # it knew is stale it looks the name up again, and asks.
+        if request.header.uid != 0:
+            return -ESTALE
         how[0] = MAY_HAVE_CHANGED
         fd = open_existing(ctx, parent, parent_fd, name, args.flags, args.open_flags, out)
         if fd != -ENOENT:

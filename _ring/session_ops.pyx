@@ -20,7 +20,7 @@ from .inode_table cimport Inode
 from .inodes cimport inode_forget, inodes_forget_all
 from .kept cimport kept_close
 from .linux cimport EPROTO, ESTALE, O_RDONLY, memcpy, memset, statfs, sys_close, sys_fstatfs, sys_syncfs
-from .lock_owners cimport cancel_request, owners_drop_all
+from .lock_owners cimport cancel_all, cancel_request, owners_drop_all
 from .request cimport NO_REPLY, Request, next_bytes, reply
 from .share cimport ALWAYS, CACHE_ALWAYS, CACHE_METADATA, CACHE_NEVER, NEVER, Context, Options, Share
 
@@ -87,6 +87,7 @@ cdef void end_session(Share *share) noexcept nogil:
     store_release32(&share.session, 0)
     owners_drop_all(&share.locks)
     handles_close_all(&share.handles)
+    cancel_all(&share.locks)
     kept_close(&share.kept, True)
     inodes_forget_all(&share.inodes)
     while load_relaxed32(&share.inodes.to_close):

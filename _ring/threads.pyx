@@ -1,6 +1,6 @@
 """A thread's life: it takes jobs, and while it leads a worker it serves that one's queues."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from .atomics cimport compare_exchange32, exchange32, fence_full, load_relaxed32, store_release32
 from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, notify, post_event, signal
@@ -8,7 +8,7 @@ from .fuse_abi cimport FUSE_NO_OPEN_SUPPORT
 from .inode_eviction cimport inodes_close_idle
 from .inode_lifetime cimport inodes_close_pending
 from .inode_table cimport IDLE_CLOSING_DUE, IDLE_CLOSING_NONE, IDLE_CLOSING_RUNS
-from .linux cimport ENOMEM, calloc, free, pthread_join, sys_futex_wait, thread_name, thread_start
+from .linux cimport ENOMEM, calloc, free, pthread_join, thread_name, thread_start
 from .kept cimport kept_close
 from .lock_owners cimport cancel_again
 from .mutex cimport lock, unlock
@@ -19,12 +19,12 @@ from .share cimport Share, context_destroy, context_enter_thread, context_init
 from .slowness cimport slowness_forgive
 from .ticks cimport ticks_now
 from .waits cimport wait_for_lock
+from .watched cimport watchdog_arm
 from .worker cimport Worker, lead
 
 cdef enum:
     STACK = 1 << 19
 
-cdef int64_t CANCEL_NS = 1000000
 
 
 cdef int start_thread(Pool *pool) noexcept nogil:
@@ -67,8 +67,8 @@ cdef void run_request(Thread *thread, Request *request) noexcept nogil:
     give_request(engine, request)
 
 
-cdef void do_chores(Share *share) noexcept nogil:
-    cdef uint32_t pause = 0
+cdef void do_chores(Pool *pool) noexcept nogil:
+    cdef Share *share = &pool.engine.share
     cdef uint32_t due = IDLE_CLOSING_DUE
     # Full: pool.chores was cleared before this is read, or pool_nudge() could take it for yet to be seen.
     fence_full()
@@ -80,8 +80,8 @@ cdef void do_chores(Share *share) noexcept nogil:
             compare_exchange32(&share.inodes.idle_closing, &due, IDLE_CLOSING_RUNS):
         inodes_close_idle(&share.inodes, not share.flags & FUSE_NO_OPEN_SUPPORT)
         store_release32(&share.inodes.idle_closing, IDLE_CLOSING_NONE)
-    while load_relaxed32(&share.locks.cancelling) and cancel_again(&share.locks):
-        sys_futex_wait(&pause, 0, CANCEL_NS)
+    if load_relaxed32(&share.locks.cancelling) and cancel_again(&share.locks):
+        watchdog_arm(&pool.engine.watchdog_armed)   # it has this done once more
 
 
 cdef void *thread_main(void *argument) noexcept nogil:
@@ -108,7 +108,7 @@ cdef void *thread_main(void *argument) noexcept nogil:
             unlock(&pool.lock)
         elif request != NULL:
             run_request(thread, request)
-        do_chores(&pool.engine.share)
+        do_chores(pool)
     threads_reap(pool)
     pool_leave(pool, thread)
     if load_relaxed32(&pool.stopping):

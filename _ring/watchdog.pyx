@@ -24,8 +24,9 @@ from .worker cimport QUEUES_MAX, Worker
 
 cdef enum:
     STUCK_LOOKS = 2
-    SPINNING_LOOKS = 100  # for one that runs and comes no further: it waits for an inode that is being evicted
+    SPINNING_LOOKS = 100  # for one that runs and comes no further: a call that has very much to do
     LOAD_LOOKS = 100      # ticks between looks at how the load is spread
+    CANCEL_LOOKS = 4      # and between tries to have waits for locks end that were cancelled
     IDLE_ROUNDS = 2
     STACK = 1 << 17
 
@@ -67,9 +68,9 @@ cdef void take_over(Watchdog *watchdog, Worker *worker) noexcept nogil:
 
 
 cdef bint look(Watchdog *watchdog) noexcept nogil:
-    """One look at every worker. False: all of them sleep."""
+    """One look at every worker. False: all of them sleep, and no cancelled wait is left."""
     cdef Worker *worker
-    cdef bint busy = False
+    cdef bint busy = load_relaxed32(&watchdog.pool.engine.share.locks.cancelling) != 0
     cdef uint32_t count = 0
     cdef int i
     for i in range(QUEUES_MAX):
@@ -151,6 +152,8 @@ cdef void *watchdog_main(void *argument) noexcept nogil:
             if looks % LOAD_LOOKS == 0 and load_relaxed32(&engine.load_watched):
                 store_release32(&engine.load_due, 1)
                 notify(engine)
+            if looks % CANCEL_LOOKS == 0 and load_relaxed32(&engine.share.locks.cancelling):
+                pool_nudge(watchdog.pool)
             if not look(watchdog):
                 # Whoever wakes after this arms it anew; whoever woke before is seen by the second look.
                 store_release32(armed, 0)

@@ -23,6 +23,7 @@ from virtiofsd.service_manager import ServiceManager
 T = TypeVar("T")
 
 EXIT_FAILURE = 1
+HUNG_LOOK = 1.0  # seconds between looks whether what hangs has come back
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Server:
         self.options, self.listener, self.inside, self.descriptors = options, listener, inside, descriptors
         self.manager = manager
         self.backend: Backend | None = None
-        self.hung: list[Backend] = []  # their requests hang in the host's file system
+        self.hung: dict[Backend, asyncio.Task[None]] = {}  # their requests hang in the host's file system
         self.stopping = False
         self._work: asyncio.Task[Any] | None = None
 
@@ -113,9 +114,15 @@ class Server:
             if not self.stopping:  # else the last requests are answered to somebody who listens
                 channel.close()
             if not await backend.close():
-                self.hung.append(backend)
+                self.hung[backend] = asyncio.create_task(self._free_later(backend))
             channel.close()
             self.backend = None
+
+    async def _free_later(self, backend: Backend) -> None:
+        while not backend.free():
+            await asyncio.sleep(HUNG_LOOK)
+        del self.hung[backend]
+        log.info("what hung in the host's file system has come to its end")
 
     def _log_statistics(self) -> None:
         """SIGUSR1: the device's numbers, as one line of JSON."""

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import pathlib
 import stat
@@ -32,6 +33,7 @@ class HangingMount:
         self.changed = threading.Condition()
         self.hanging: set[int] = set()
         self.seconds: dict[int, float] = {}     # that requests of a kind take
+        self.locked = False                     # somebody has all locks
         self.held: list[tuple[int, int, int, bytes]] = []    # opcode, unique, nodeid, arguments
         path.mkdir()
         self.fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -98,7 +100,8 @@ class HangingMount:
     def _reply(self, opcode: int, nodeid: int, body: bytes) -> bytes:
         match opcode:
             case Opcode.INIT:
-                return abi.INIT_OUT.pack(major=7, minor=31, max_write=MAX_WRITE, max_readahead=65536)
+                return abi.INIT_OUT.pack(major=7, minor=31, max_write=MAX_WRITE, max_readahead=65536,
+                                         flags=abi.FUSE_POSIX_LOCKS)
             case Opcode.LOOKUP:
                 name = body.rstrip(b"\0")
                 if name not in self.names:
@@ -120,6 +123,10 @@ class HangingMount:
                 return abi.WRITE_OUT.pack(size=asked.size)
             case Opcode.STATFS:
                 return abi.STATFS_OUT.pack()
+            case Opcode.SETLK if self.locked and abi.LK_IN.unpack(body).lk_type != fcntl.F_UNLCK:
+                raise OSError(errno.EAGAIN, "somebody has a lock")
+            case Opcode.SETLK | Opcode.SETLKW:
+                return b""
             case Opcode.FSYNC | Opcode.FLUSH | Opcode.RELEASE | Opcode.RELEASEDIR | Opcode.FALLOCATE | Opcode.DESTROY:
                 return b""
             case _:

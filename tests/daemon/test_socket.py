@@ -225,6 +225,9 @@ def test_requests_that_hang_do_not_keep_the_next_front_end_out(
         hanging: HangingMount, start_daemon: StartDaemon) -> None:
     daemon = start_daemon("--keep-listening", "--drain-timeout", "0.5", share=hanging.path)
     daemon.expected = ["ending the device"]
+    with VirtioFs(daemon.socket) as device:
+        FuseClient(device).init()
+    before = idle_files(daemon)
     with hanging.hang(Opcode.FSYNC):
         with VirtioFs(daemon.socket) as device:
             fuse = FuseClient(device)
@@ -236,6 +239,8 @@ def test_requests_that_hang_do_not_keep_the_next_front_end_out(
             fuse.init()
             answered(fuse, [ask(fuse)])
     wait_for_line(daemon, "ending the device: FSYNC .* not ended after")
+    wait_for_line(daemon, "what hung .* has come to its end")
+    assert idle_files(daemon) == before, "what the front-end had is freed"
 
 
 def test_requests_in_flight_are_answered_before_the_daemon_ends(

@@ -327,10 +327,23 @@ def test_create_without_o_excl_opens_a_file_that_exists_as_it_is(fuse: FuseClien
     (share / "file").write_bytes(b"data")
     (share / "file").chmod(0o600)
     os.chown(share / "file", 5, 6)
-    entry, opened = fuse.create(ROOT, "file", 0o777, os.O_RDWR, uid=1000, gid=1000)
+    entry, opened = fuse.create(ROOT, "file", 0o777, os.O_RDWR)
     assert as_guest(entry) == as_host(share / "file")
     assert (entry.attr_uid, entry.attr_gid, entry.attr_mode, entry.attr_size) == (5, 6, stat.S_IFREG | 0o600, 4)
     assert fuse.read(entry.nodeid, opened.fh, 0, 10) == b"data"
+
+
+@needs_root
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_RDONLY, os.O_WRONLY | os.O_TRUNC])
+def test_create_opens_no_file_that_exists_for_a_caller_other_than_root(fuse: FuseClient, share: pathlib.Path,
+                                                                     daemon: Daemon, flags: int) -> None:
+    """The guest took it for new and has not asked whether the caller may: it does so after ESTALE."""
+    (share / "file").write_bytes(b"data")
+    (share / "file").chmod(0o600)
+    with refused(errno.ESTALE):
+        fuse.create(ROOT, "file", 0o777, flags, uid=1000, gid=1000)
+    assert (share / "file").read_bytes() == b"data"
+    assert daemon.statistics()["inodes"] == 0 and daemon.statistics()["files_open"] == 0
 
 
 @pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY, os.O_RDONLY])

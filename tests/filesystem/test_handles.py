@@ -221,5 +221,9 @@ def test_an_append_only_file_is_appended_to_and_no_more(fuse: FuseClient, share:
         handle = fuse.open(entry.nodeid, os.O_WRONLY | os.O_APPEND)
         assert fuse.write(entry.nodeid, handle.fh, 1, b"y") == 1
         assert (share / "file").read_text() == "xy"
+        # From the page cache comes the whole page, of which the host has the beginning already.
+        assert fuse.write(entry.nodeid, handle.fh, 0, b"xyz", write_flags=abi.FUSE_WRITE_CACHE) == 3
+        assert fuse.write(entry.nodeid, handle.fh, 0, b"xy", write_flags=abi.FUSE_WRITE_CACHE) == 2
+        assert (share / "file").read_text() == "xyz"
     finally:
         subprocess.run(["chattr", "-a", share / "file"], check=True)

@@ -13,8 +13,9 @@ from frontend.device import VirtioFs
 from frontend.fuse import FuseClient, Ticket
 from frontend.fuse_abi import FUSE_RELEASE_FLOCK_UNLOCK, FUSE_RELEASE_FLUSH, Opcode
 from tests.conftest import StartDaemon
+from tests.daemon.hanging import HangingMount, hanging
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, error_of, refused
+from tests.filesystem.support import ROOT, Guest, error_of, needs_root, opened, refused, settle
 
 READ, WRITE, FREE = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
 END = (1 << 63) - 1
@@ -324,6 +325,43 @@ def test_a_wait_is_no_deadlock_as_long_as_somebody_goes_on(guest: Guest, file: t
         assert error_of(fuse.reply(done)) == ""
         left.remove(done)
         fuse.flush(*file, lock_owner=OTHER + tickets.index(done))
+
+
+# Waits on a file system that takes its time
+
+@pytest.fixture
+def slow(connect: Connect, hanging: HangingMount) -> tuple[Guest, tuple[int, int]]:
+    guest = connect("--posix-lock", "--thread-pool-size", "4", share=hanging.path, num_queues=2)
+    hanging.locked = True
+    return guest, opened(guest.fuse, "file")
+
+
+@needs_root
+def test_a_flush_ends_a_wait_that_has_yet_to_begin(slow: tuple[Guest, tuple[int, int]], hanging: HangingMount) -> None:
+    """It would get a lock that ends with it, and the guest be told that it has it."""
+    guest, file = slow
+    with hanging.hang(Opcode.SETLK):
+        ticket = waiting(guest.fuse, file, OTHER)
+        hanging.wait_for_held()
+        guest.fuse.flush(*file, lock_owner=OTHER)
+    assert error_of(guest.fuse.complete(ticket)) == "EINTR"
+    guest.daemon.wait_for(lock_waits=0, lock_owners=0)
+
+
+@needs_root
+def test_a_wait_that_cannot_be_cut_short_takes_no_thread_of_the_pool(slow: tuple[Guest, tuple[int, int]],
+                                                                    hanging: HangingMount) -> None:
+    guest, file = slow
+    with hanging.hang(Opcode.SETLKW):
+        ticket = waiting(guest.fuse, file, OTHER)
+        hanging.wait_for_held()
+        guest.fuse.interrupt(ticket.unique)
+        for _ in range(30):
+            guest.fuse.fsync(*file)
+            settle(0.01)
+        assert ticket.used_len is None
+    guest.fuse.complete(ticket)
+    guest.daemon.wait_for(lock_waits=0)
 
 
 # Very many waits

@@ -592,3 +592,14 @@ def test_a_write_that_fills_the_disk_says_how_much_it_wrote(connect: Connect, mo
     assert (guest.share / "file").read_bytes() == bytes(100) + content[:done]
     fuse.setattr(entry.nodeid, size=0)
     assert fuse.write(entry.nodeid, handle.fh, 0, b"data") == 4
+
+
+@needs_root
+def test_a_write_of_cached_pages_that_the_disk_has_no_room_for_fails_as_a_whole(connect: Connect, mounts: Mounts) -> None:
+    """The guest looks at the error alone, and would take all of its pages for written. A program gets what there is."""
+    guest = connect(share=mounts.tmpfs(options="size=256k"))
+    entry, handle = guest.fuse.create(ROOT, "file")
+    (guest.share / "filler").write_bytes(bytes(200 << 10))
+    with refused(errno.ENOSPC):
+        guest.fuse.write(entry.nodeid, handle.fh, 0, bytes(128 << 10), write_flags=abi.FUSE_WRITE_CACHE)
+    assert 0 < guest.fuse.write(entry.nodeid, handle.fh, 0, bytes(128 << 10)) < 128 << 10
