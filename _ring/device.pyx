@@ -130,8 +130,9 @@ cdef class Device:
         self.engine.idle_ns = <int64_t> (idle_seconds * 1e9)
         self.engine.map = map_create(NULL, 0)
         root = sys_dup(root_fd)
-        error = root if root < 0 else inodes_create(
-            &share.inodes, &share.descriptors, &share.handles, &share.kept, root, proc_fd, self.engine.ticks_per_us)
+        with nogil:     # the file system may hang
+            error = root if root < 0 else inodes_create(
+                &share.inodes, &share.descriptors, &share.handles, &share.kept, root, proc_fd, self.engine.ticks_per_us)
         if error < 0:
             failed(error, "cannot use the shared directory")
         share_configure(share, settings)
@@ -139,10 +140,11 @@ cdef class Device:
             raise OSError("the file system of the shared directory has no file handles that this process may open")
         self.open = True
         pool_init(&self.pool, &self.engine, pool_threads)
-        error = threads_start(&self.pool)
+        error = watchdog_start(&self.watchdog, &self.pool, self.workers)
         if error == 0:
-            error = watchdog_start(&self.watchdog, &self.pool, self.workers)
+            error = threads_start(&self.pool)
         if error < 0:
+            self.close()
             failed(error, "cannot start a thread")
 
     # Events.
@@ -550,10 +552,11 @@ cdef class Device:
             for fd in (queue.kick_fd, queue.call_fd, queue.message_fd, queue.err_fd):
                 if fd >= 0:
                     sys_close(fd)
-        owners_drop_all(&self.engine.share.locks)
-        handles_destroy(&self.engine.share.handles)
-        kept_destroy(&self.engine.share.kept)
-        inodes_destroy(&self.engine.share.inodes)
+        with nogil:     # the file system may hang
+            owners_drop_all(&self.engine.share.locks)
+            handles_destroy(&self.engine.share.handles)
+            kept_destroy(&self.engine.share.kept)
+            inodes_destroy(&self.engine.share.inodes)
         for i in range(self.region_count):
             if self.regions[i] != NULL:
                 self.remove_region(i)

@@ -115,8 +115,8 @@ cdef bint learn_handle(InodeTable *table, Inode *inode) noexcept nogil:
 
 
 cdef inline bint is_open_elsewhere(InodeTable *table, const Inode *inode) noexcept nogil:
-    """Whether the guest has it open, on a file system of which nobody knows whether a handle finds an open file that has
-    lost its last name (OpenZFS does not).
+    """Whether the guest has it open, on a file system of which nobody knows whether a handle finds an open file that
+    has lost its last name (with OpenZFS it does not).
     """
     return load_relaxed32(&inode.opens) != 0 and table.mounts[inode.mount].owner != OWNER_LOCAL
 

@@ -58,8 +58,8 @@ cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept n
 # Pins.
 
 cdef void let_evict(uint32_t *looks) noexcept nogil:
-    """Before one more look at an inode that somebody evicts. That takes a few system calls, or as long as its file system
-    hangs.
+    """Before one more look at an inode that somebody evicts. That takes a few system calls, or as long as its file
+    system hangs.
     """
     cdef uint32_t pause = 0
     looks[0] += 1

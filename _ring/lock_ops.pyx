@@ -14,8 +14,9 @@ from .handles cimport Handle, handle_acquire, handle_release
 from .inode_lifetime cimport inode_acquire, inode_release
 from .inode_table cimport Inode
 from .linux cimport (
-    EACCES, EAGAIN, EBADF, EINVAL, ENOLCK, ENOMEM, ENOSYS, EPERM, EROFS, ESTALE, ETXTBSY, F_OFD_GETLK, F_OFD_SETLK, F_RDLCK,
-    F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, O_RDONLY, O_RDWR, flock, memset, sys_fcntl_lock, sys_flock)
+    EACCES, EAGAIN, EBADF, EINVAL, ENOLCK, ENOMEM, ENOSYS, EPERM, EROFS, ESTALE, ETXTBSY, F_OFD_GETLK, F_OFD_SETLK,
+    F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, O_RDONLY, O_RDWR, flock, memset, sys_fcntl_lock,
+    sys_flock)
 from .lock_owners cimport LockOwner, owner_add, owner_find, owner_in_the_way, owner_locked, owner_release
 from .request cimport WAITS, Request, next_bytes, reply
 from .share cimport Context

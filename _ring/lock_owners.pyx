@@ -229,8 +229,8 @@ cdef bint would_deadlock(LockTable *table, LockWait *wait) noexcept nogil:
 
 
 cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
-    """One more wait. 0; -ENOLCK where there are as many as there may be, -EDEADLK where it would never end, -EINTR where
-    what would have cancelled it came first.
+    """One more wait. 0; -ENOLCK where there are as many as there may be, -EDEADLK where it would never end, -EINTR
+    where what would have cancelled it came first.
     """
     cdef int error = 0
     cdef int i

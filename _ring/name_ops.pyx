@@ -286,8 +286,8 @@ cdef int open_new(Context *ctx, Request *request, Inode *parent, int parent_fd, 
             return enter_new(ctx, request, parent, parent_fd, name, fd, args, out)
         if fd != -EEXIST or args.flags & O_EXCL:
             return fd
-        # The guest's kernel takes the file for a new one, and does not ask whether the caller may open it. Told that what
-        # it knew is stale it looks the name up again, and asks.
+        # The guest's kernel takes the file for a new one, and does not ask whether the caller may open it. Told that
+        # what it knew is stale it looks the name up again, and asks.
         if request.header.uid != 0:
             return -ESTALE
         how[0] = MAY_HAVE_CHANGED

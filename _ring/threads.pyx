@@ -26,7 +26,6 @@ cdef enum:
     STACK = 1 << 19
 
 
-
 cdef int start_thread(Pool *pool) noexcept nogil:
     """One more thread, which has been counted already. 0 or -errno."""
     cdef Thread *thread = <Thread *> calloc(1, sizeof(Thread))

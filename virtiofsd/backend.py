@@ -3,11 +3,11 @@
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import stat
 import sys
-import threading
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from virtiofsd import vhost_user_abi as abi
 from virtiofsd import virtio_abi as virtio
 from virtiofsd._ring.device import Device
 from virtiofsd.back_channel import BackChannel
+from virtiofsd.background import in_background
 from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError
 from virtiofsd.guest_memory import SLOTS_MAX, GuestMemory, Region
 from virtiofsd.log import TRACE
@@ -78,18 +79,26 @@ def pool_threads(options: argparse.Namespace) -> int:
     return max(wanted, POOL_THREADS_LEAST)
 
 
+def new_device(options: argparse.Namespace, inside: Inside, descriptors: int) -> asyncio.Future[Device]:
+    """Its file system may hang. OSError, also of the future, where the machine has no room for another device."""
+    make = functools.partial(
+        Device, inside.root_fd, inside.proc_fd, settings_of(options), queues=vring_count(options),
+        descriptors=descriptors, pool_threads=pool_threads(options), requests=options.max_requests,
+        poll_us=POLL_US if options.poll_us is None else options.poll_us, pollers=pollers(),
+        idle_seconds=options.descriptor_timeout, close_delay=options.close_delay, seccomp=inside.filter)
+    return in_background(make)
+
+
+def vring_count(options: argparse.Namespace) -> int:
+    return 1 + options.num_request_queues if options.num_request_queues else VRINGS_MAX
+
+
 class Backend:
     """One connection: the negotiated features, guest memory, vrings, and the device that serves them."""
 
-    def __init__(self, options: argparse.Namespace, channel: Channel, inside: Inside, descriptors: int) -> None:
-        """Raises OSError where the machine has no room for another device."""
-        self.options, self.channel, self.proc_fd = options, channel, inside.proc_fd
-        self.queue_count = 1 + options.num_request_queues if options.num_request_queues else VRINGS_MAX
-        self.device = Device(inside.root_fd, inside.proc_fd, settings_of(options), queues=self.queue_count,
-                             descriptors=descriptors, pool_threads=pool_threads(options), requests=options.max_requests,
-                             poll_us=POLL_US if options.poll_us is None else options.poll_us, pollers=pollers(),
-                             idle_seconds=options.descriptor_timeout, close_delay=options.close_delay,
-                             seccomp=inside.filter)
+    def __init__(self, options: argparse.Namespace, channel: Channel, device: Device, proc_fd: int) -> None:
+        self.options, self.channel, self.device, self.proc_fd = options, channel, device, proc_fd
+        self.queue_count = vring_count(options)
         self.waiter = Waiter(self.device, options.drain_timeout, channel.peer_has_left)
         self.placement = Placement(self.device, options.workers or len(os.sched_getaffinity(0)))
         self.vrings = [Vring(self.device, self.placement, self.waiter, index) for index in range(self.queue_count)]
@@ -98,7 +107,8 @@ class Backend:
         self.protocol_features = 0
         self.status = 0
         self.back_channel = BackChannel(self.device)
-        self.ending_session: threading.Event | None = None
+        self.ending_session: asyncio.Future[None] | None = None
+        self.freeing: asyncio.Future[None] | None = None
         asyncio.get_running_loop().add_reader(self.device.event_fd, self._on_event)
 
     # The main loop.
@@ -176,6 +186,7 @@ class Backend:
 
     async def close(self) -> bool:
         """Ends the device. False where requests hang so that it cannot be freed."""
+        loop = asyncio.get_running_loop()
         for vring in self.vrings:
             self.device.run_queue(vring.index, False)
         self.device.stop()
@@ -186,33 +197,32 @@ class Backend:
         except DrainTimeoutError as error:
             log.error("%s", error)
         finally:
-            asyncio.get_running_loop().remove_reader(self.device.event_fd)
+            loop.remove_reader(self.device.event_fd)
             self.back_channel.close()
+        until = loop.time() + self.waiter.timeout
+        while not self.free() and self.freeing is not None and loop.time() < until:
+            await asyncio.wait([self.freeing], timeout=until - loop.time())
         return self.free()
 
     def free(self) -> bool:
-        """Frees a closed device. False while requests still hang: what their threads use must stay."""
-        if self._ended:
-            self.device.close()
-        return self._ended
+        """Has a closed device freed, in a thread, as its last files may hang in being closed. Whether that is done.
+
+        Not while requests still hang: what their threads use must stay.
+        """
+        if self.freeing is None and self._ended:
+            with contextlib.suppress(OSError):
+                self.freeing = in_background(self.device.close)
+        return self.freeing is not None and self.freeing.done()
 
     @property
     def _ended(self) -> bool:
-        return self.device.stopped and (self.ending_session is None or self.ending_session.is_set())
+        return self.device.stopped and (self.ending_session is None or self.ending_session.done())
 
     async def _end_session(self) -> None:
         """In a thread, as closing many files takes long; close() waits for it too, whatever comes in between."""
-        loop = asyncio.get_running_loop()
-        ended = self.ending_session = threading.Event()
-
-        def work() -> None:
-            self.device.end_session()
-            ended.set()
-            with contextlib.suppress(RuntimeError):  # the loop is gone if nobody could wait so long
-                loop.call_soon_threadsafe(self.waiter.heard)
-
-        threading.Thread(target=work, daemon=True).start()
-        await self.waiter.until(ended.is_set, "ending the session")
+        ended = self.ending_session = in_background(self.device.end_session)
+        ended.add_done_callback(lambda _: self.waiter.heard())
+        await self.waiter.until(ended.done, "ending the session")
 
     # Features.
 

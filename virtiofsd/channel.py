@@ -6,6 +6,7 @@ A descriptor is owned from the moment it is received: a Message closes those tha
 import array
 import asyncio
 import os
+import select
 import socket
 from types import TracebackType
 from typing import Self
@@ -160,7 +161,11 @@ class Channel:
                 return  # the next receive says so
 
     def peer_has_left(self) -> bool:
-        """Whether the connection has ended, with nothing more to read: to be asked while nobody reads."""
+        """Whether the connection has ended, whatever has come before: to be asked while nobody reads."""
+        poll = select.poll()
+        poll.register(self.socket, 0)
+        if poll.poll(0):  # for POLLHUP or POLLERR
+            return True
         try:
             return not self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:

@@ -1,5 +1,6 @@
 """The command: reads the options and starts the daemon. Nothing heavy is imported before the socket is bound."""
 
+import os
 import sys
 
 from virtiofsd.command_line import parse
@@ -12,7 +13,17 @@ EXIT_USAGE = 2
 EXIT_INTERNAL = 70
 
 
+def open_standard_descriptors() -> None:
+    """Whoever starts the daemon may have closed some, and their numbers must not be given to anything else."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def main() -> int:
+    open_standard_descriptors()
     try:
         options = parse(sys.argv[1:])
         if isinstance(options, str):

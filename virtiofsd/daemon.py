@@ -78,7 +78,10 @@ def check_file_handles(share: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     handle = (ctypes.c_uint32 * (2 + HANDLE_BYTES // 4))(HANDLE_BYTES)  # struct file_handle: size, type, bytes
     mount_id = ctypes.c_int()
-    folder = os.open(share, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        folder = os.open(share, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StartError(f"--inode-file-handles mandatory: --shared-dir {shown(share)}: {reason(error)}") from error
     try:
         found = libc.name_to_handle_at(folder, b"", handle, ctypes.byref(mount_id), AT_EMPTY_PATH)
         opened = -1 if found < 0 else libc.open_by_handle_at(folder, handle, os.O_PATH | os.O_CLOEXEC)

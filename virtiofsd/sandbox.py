@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn
 
 from virtiofsd import capabilities, seccomp
 from virtiofsd._ring import process
-from virtiofsd.errors import StartError, shown
+from virtiofsd.errors import StartError, reason, shown
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Outside(NamedTuple):
     """What the process that started the daemon does while its child serves, and descriptors that both go on using."""
 
     begin: Callable[[], None]  # gives up what is the child's alone, and waits until that is ready
-    signalled: Callable[[], None]  # a signal was passed on
+    ending: Callable[[], None]  # a signal to end was passed on
     kept: frozenset[int] = frozenset()
 
 
@@ -67,7 +67,12 @@ def helpers(options: argparse.Namespace) -> Callable[[], None]:
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        run_helpers(options, parent, go_read, done_write)
+        try:
+            os.close(go_write)  # its end is how the other process's end is noticed
+            os.close(done_read)
+            run_helpers(options, parent, go_read, done_write)
+        finally:
+            os._exit(1)
     os.close(go_read)
     os.close(done_write)
 
@@ -76,9 +81,9 @@ def helpers(options: argparse.Namespace) -> Callable[[], None]:
         os.close(go_write)
         with open(done_read, encoding="utf-8") as answer:
             trouble = answer.read()
-        os.waitpid(pid, 0)
-        if trouble:
-            raise StartError(trouble)
+        _, status = os.waitpid(pid, 0)
+        if trouble or status:
+            raise StartError(trouble or "setting --uid-map and --gid-map has failed")
 
     return finish
 
@@ -95,6 +100,9 @@ def run_helpers(options: argparse.Namespace, parent: int, go: int, done: int) ->
                 result = subprocess.run([program, str(parent), *words], capture_output=True, text=True, check=False)
             except FileNotFoundError:
                 trouble = f"{program} is needed for --uid-map and --gid-map (package uidmap)"
+                break
+            except OSError as error:
+                trouble = f"{program}, which --uid-map and --gid-map need: {reason(error)}"
                 break
             if result.returncode:
                 trouble = f"{program} {' '.join(words)}: {result.stderr.strip() or result.returncode}"
@@ -121,16 +129,21 @@ def new_namespaces(options: argparse.Namespace) -> None:
     finish()
 
 
-def fork_inside(outside: Outside) -> None:
-    """Forks; returns in the child. The parent waits for it and exits as it does. OSError."""
+def fork_inside(outside: Outside, root: bool = False) -> None:
+    """Forks; returns in the child, which becomes `root` of its namespace. The parent waits for it and exits as it does.
+
+    OSError.
+    """
     read_end, write_end = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     pid = os.fork()
     if pid:
         os.close(read_end)
         outside.begin()
-        supervise(pid, outside.signalled)
+        supervise(pid, outside.ending)
     os.close(write_end)
+    if root:
+        process.set_ids(0, 0)  # before the next, which is undone by it
     process.parent_death_signal(signal.SIGKILL)
     if select.select([read_end], [], [], 0)[0]:  # the parent has died before that
         os._exit(128 + signal.SIGKILL)
@@ -147,7 +160,7 @@ def maps_root(options: argparse.Namespace) -> bool:
     return any(inside == 0 for inside, _, _ in options.uid_map) and any(inside == 0 for inside, _, _ in options.gid_map)
 
 
-def supervise(pid: int, signalled: Callable[[], None]) -> NoReturn:
+def supervise(pid: int, ending: Callable[[], None]) -> NoReturn:
     """The parent's life: signals go on to the child, and its end is the parent's.
 
     It keeps what it takes to signal the child, whose user id may be another one, and to remove the socket at the end.
@@ -161,7 +174,8 @@ def supervise(pid: int, signalled: Callable[[], None]) -> NoReturn:
         if number != signal.SIGCHLD:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            signalled()
+            if number in (signal.SIGTERM, signal.SIGINT):
+                ending()
             continue
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -175,13 +189,20 @@ def supervise(pid: int, signalled: Callable[[], None]) -> NoReturn:
 
 # The root.
 
+def is_root(path: str) -> bool:
+    return os.path.samestat(os.stat(path), os.stat("/"))
+
+
 @contextlib.contextmanager
 def empty_root(path: str) -> Iterator[None]:
     """A new root, which is the working directory and can be filled inside the context. Nothing is left of the old."""
     process.stop_propagation()
     # The tmpfs covers the shared directory, since that is one path that is there for sure.
+    old = os.stat(path)
     process.mount_tmpfs(path)
-    os.chdir(path)
+    os.chdir("/.." if is_root(path) else path)  # what covers the root is met on the way up from there
+    if os.path.samestat(os.stat("."), old):
+        raise StartError(f"--shared-dir {shown(path)}: it cannot be covered by the new root")
     yield
     process.pivot_root_here()
     os.chdir("/")
@@ -334,9 +355,7 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
         before = {root_fd, proc_fd}
         if options.sandbox == "namespace":
             new_namespaces(options)
-            fork_inside(outside)
-            if maps_root(options):
-                process.set_ids(0, 0)
+            fork_inside(outside, root=maps_root(options))
             root_fd, proc_fd = enter_new_root(root_fd, options.shared_dir)
         elif options.sandbox == "chroot":
             fork_inside(outside)

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import uvloop
 
 from virtiofsd import log as logs
-from virtiofsd.backend import Backend, DeviceError
+from virtiofsd._ring.device import Device
+from virtiofsd.backend import CLOSE_SECONDS, Backend, DeviceError, new_device
 from virtiofsd.channel import Channel, ProtocolError
 from virtiofsd.listener import Listener
 from virtiofsd.sandbox import Inside
@@ -23,7 +24,8 @@ from virtiofsd.service_manager import ServiceManager
 T = TypeVar("T")
 
 EXIT_FAILURE = 1
-HUNG_LOOK = 1.0  # seconds between looks whether what hangs has come back
+ACCEPT_PAUSE = 1.0  # seconds
+HUNG_LOOK = 0.2  # seconds between looks whether what hangs has come back
 
 log = logging.getLogger(__name__)
 
@@ -37,26 +39,33 @@ class Server:
         self.manager = manager
         self.backend: Backend | None = None
         self.hung: dict[Backend, asyncio.Task[None]] = {}  # their requests hang in the host's file system
+        self.unmade: asyncio.Future[Device] | None = None  # the file system hung at the start already
         self.stopping = False
         self._work: asyncio.Task[Any] | None = None
 
     async def run(self) -> int:
         """The exit status."""
         with self._signals():
-            self.listener.socket.setblocking(False)
-            self.manager.ready()
-            while connection := await self._unless_stopped(self._accept()):
-                try:
-                    if await self._serve(connection):
-                        log.info("the front-end has disconnected")
-                        if not self.options.keep_listening:
-                            return 0
-                except (DeviceError, OSError) as error:
-                    log.error("a front-end cannot be served: %s", error)
+            try:
+                return await self._serve_all()
+            finally:
+                await self._look_at_the_hung()
+
+    async def _serve_all(self) -> int:
+        self.listener.socket.setblocking(False)
+        self.manager.ready()
+        while connection := await self._unless_stopped(self._accept()):
+            try:
+                if await self._serve(connection):
+                    log.info("the front-end has disconnected")
                     if not self.options.keep_listening:
-                        return EXIT_FAILURE
-            log.info("asked to end")
-            return 0
+                        return 0
+            except (DeviceError, OSError) as error:
+                log.error("a front-end cannot be served: %s", error)
+                if not self.options.keep_listening:
+                    return EXIT_FAILURE
+        log.info("asked to end")
+        return 0
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -95,15 +104,28 @@ class Server:
     async def _accept(self) -> socket.socket:
         # Kata Containers' runtime waits for these words.
         log.info("Waiting for vhost-user socket connection")
-        connection, _ = await asyncio.get_running_loop().sock_accept(self.listener.socket)
-        return connection
+        while True:
+            try:
+                connection, _ = await asyncio.get_running_loop().sock_accept(self.listener.socket)
+                return connection
+            except OSError as error:
+                log.error("a front-end cannot be accepted: %s", error)
+                await asyncio.sleep(ACCEPT_PAUSE)
 
     async def _serve(self, connection: socket.socket) -> bool:
         """One front-end, to its end. False: the next one is to be waited for."""
         connection.setblocking(False)
         channel = Channel(connection)
         log.info("a front-end has connected")
-        backend = self.backend = Backend(self.options, channel, self.inside, self.descriptors)
+        making = new_device(self.options, self.inside, self.descriptors)
+        await self._unless_stopped(asyncio.wait([making]))
+        if not making.done():  # a signal has come
+            await asyncio.wait([making], timeout=CLOSE_SECONDS)
+        if not making.done():
+            self.unmade = making
+            channel.close()
+            return False
+        backend = self.backend = Backend(self.options, channel, making.result(), self.inside.proc_fd)
         try:
             # Who looks whether somebody listens here says nothing, and is no front-end.
             return bool(await self._unless_stopped(backend.run()))
@@ -124,6 +146,14 @@ class Server:
         del self.hung[backend]
         log.info("what hung in the host's file system has come to its end")
 
+    async def _look_at_the_hung(self) -> None:
+        """For the last time."""
+        for backend in list(self.hung):
+            if not backend.free() and backend.freeing is not None:
+                await asyncio.wait([backend.freeing], timeout=HUNG_LOOK)
+            if backend.free():
+                self.hung.pop(backend).cancel()
+
     def _log_statistics(self) -> None:
         """SIGUSR1: the device's numbers, as one line of JSON."""
         numbers = self.backend.device.statistics() if self.backend else {}
@@ -141,7 +171,7 @@ def serve_until_done(options: argparse.Namespace, listener: Listener, inside: In
     server = Server(options, listener, inside, descriptors, manager)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(server.run())
-    if not all(backend.free() for backend in server.hung):
+    if server.hung or server.unmade:
         listener.close()
         log.error("requests hang in the host's file system: the process ends without them")
         os._exit(EXIT_FAILURE)  # an orderly end would free what their threads still use

@@ -60,7 +60,9 @@ class Waiter:
                 self._heard.clear()
                 if not condition():
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._heard.wait(), LOOK)
+                        # Not wait_for(), by which Python 3.11 may lose a cancellation.
+                        async with asyncio.timeout(LOOK):
+                            await self._heard.wait()
         finally:
             self._waiting -= 1
             self.device.watch_requests(self._waiting > 0)

@@ -12,6 +12,8 @@ from virtiofsd.virtio_abi import VIRTIO_FS_TAG_SIZE
 def text(word: str) -> str:
     if not word:
         raise ValueError("it is empty")
+    if "\0" in word:
+        raise ValueError("it has a NUL in it")
     return word
 
 

@@ -256,6 +256,7 @@ def test_a_user_with_a_range_of_ids_is_root_of_it(start: Start, tmp_path: pathli
     daemon.share.parent.chmod(0o711)
     found = daemon.ask("privileges")
     assert (found["effective"], found["bounding"], found["ids"]) == (USUAL, USUAL, [0] * 6)
+    assert found["death_signal"] == signal.SIGKILL
     with VirtioFs(daemon.socket) as device:
         fuse = FuseClient(device)
         fuse.init()

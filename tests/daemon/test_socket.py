@@ -18,7 +18,7 @@ import pytest
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
 from frontend.fuse_abi import Opcode
-from frontend.vhost_user import Connection
+from frontend.vhost_user import Connection, readable
 from tests.conftest import StartDaemon, program
 from tests.daemon.hanging import HangingMount
 from tests.daemon.support import (
@@ -33,6 +33,8 @@ from tests.daemon.support import (
     wait_until,
 )
 from tests.running import SECONDS, Daemon
+from virtiofsd import vhost_user_abi as abi
+from virtiofsd.vhost_user_abi import FrontRequest
 
 ROOT = os.geteuid() == 0
 SANDBOXES = ["none", "namespace", "chroot"] if ROOT else ["none"]
@@ -243,6 +245,61 @@ def test_requests_that_hang_do_not_keep_the_next_front_end_out(
     assert idle_files(daemon) == before, "what the front-end had is freed"
 
 
+@pytest.mark.parametrize("when", ["it is opened", "its last file is closed"])
+def test_a_share_that_hangs_does_not_keep_a_signal_from_ending_the_daemon(
+        hanging: HangingMount, start_daemon: StartDaemon, when: str) -> None:
+    daemon = start_daemon("--keep-listening", "--drain-timeout", "0.5", share=hanging.path)
+    daemon.exit_status = 1
+    daemon.expected = ["requests hang", "ending the device"]
+    if when == "it is opened":
+        with hanging.hang(Opcode.GETATTR, Opcode.LOOKUP, Opcode.STATFS), Connection.connect(daemon.socket):
+            hanging.wait_for_held()
+            daemon.process.send_signal(signal.SIGTERM)
+            wait_for_line(daemon, "the process ends without them")
+    else:
+        with hanging.hang(Opcode.FLUSH):
+            with VirtioFs(daemon.socket) as device:
+                fuse = FuseClient(device)
+                fuse.init()
+                fuse.open(fuse.lookup(1, "file").nodeid)
+            hanging.wait_for_held()
+            daemon.process.send_signal(signal.SIGTERM)
+            wait_for_line(daemon, "the process ends without them")
+    assert daemon.process.wait(SECONDS) == 1     # the kernel does not end what a FUSE server has yet to answer
+
+
+def test_a_front_end_that_leaves_while_a_request_hangs_is_noticed_though_more_was_sent(
+        hanging: HangingMount, start_daemon: StartDaemon) -> None:
+    """Nobody reads what it has sent last."""
+    daemon = start_daemon("--keep-listening", share=hanging.path)
+    daemon.expected = ["ending the device"]
+    with hanging.hang(Opcode.FSYNC):
+        with VirtioFs(daemon.socket) as device:
+            fuse = FuseClient(device)
+            fuse.init()
+            submit_fsync(fuse)
+            hanging.wait_for_held()
+            for request in (FrontRequest.GET_VRING_BASE, FrontRequest.GET_VRING_BASE):
+                device.connection.send(request, abi.VRING_STATE.pack(index=1))
+        wait_for_line(daemon, "the front-end has disconnected")
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("sandbox", SANDBOXES)
+def test_standard_descriptors_that_are_closed_are_no_trouble(place: pathlib.Path, closed: tuple[int, ...],
+                                                            sandbox: str) -> None:
+    redirections = " ".join(f"{fd}>&-" for fd in closed)
+    daemon = subprocess.Popen(["sh", "-c", f'exec "$@" {redirections}', "sh", *words(place, "--sandbox", sandbox)])
+    try:
+        with VirtioFs(place) as device:
+            FuseClient(device).init()
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait(SECONDS) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
 def test_requests_in_flight_are_answered_before_the_daemon_ends(
         hanging: HangingMount, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(share=hanging.path)
@@ -298,6 +355,9 @@ def test_a_service_manager_hears_of_ready_and_of_the_end(
         assert manager.next() == (f"READY=1\nMAINPID={daemon.pid}", daemon.pid)
         with VirtioFs(place) as device:
             FuseClient(device).init()
+            for harmless in (signal.SIGUSR1, signal.SIGHUP):
+                daemon.send_signal(harmless)
+            assert not readable([manager.socket.fileno()], 0.1)
             if signalled:
                 daemon.send_signal(signal.SIGTERM)
                 assert daemon.wait(SECONDS) == 0

@@ -17,8 +17,11 @@ import pytest
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
 from tests.conftest import StartDaemon, program
+from tests.daemon.hanging import hanging
 from tests.filesystem.support import WITH_HANDLES, Guest, Mounts, connected, opened, session
 from tests.running import BAD_LINE, SECONDS, Daemon
+
+__all__ = ["hanging"]
 
 Connect = Callable[..., Guest]
 

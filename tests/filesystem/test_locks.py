@@ -13,7 +13,7 @@ from frontend.device import VirtioFs
 from frontend.fuse import FuseClient, Ticket
 from frontend.fuse_abi import FUSE_RELEASE_FLOCK_UNLOCK, FUSE_RELEASE_FLUSH, Opcode
 from tests.conftest import StartDaemon
-from tests.daemon.hanging import HangingMount, hanging
+from tests.daemon.hanging import HangingMount
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT, Guest, error_of, needs_root, opened, refused, settle
 
@@ -330,7 +330,7 @@ def test_a_wait_is_no_deadlock_as_long_as_somebody_goes_on(guest: Guest, file: t
 # Waits on a file system that takes its time
 
 @pytest.fixture
-def slow(connect: Connect, hanging: HangingMount) -> tuple[Guest, tuple[int, int]]:
+def slow(hanging: HangingMount, connect: Connect) -> tuple[Guest, tuple[int, int]]:
     guest = connect("--posix-lock", "--thread-pool-size", "4", share=hanging.path, num_queues=2)
     hanging.locked = True
     return guest, opened(guest.fuse, "file")

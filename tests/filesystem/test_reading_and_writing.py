@@ -595,7 +595,7 @@ def test_a_write_that_fills_the_disk_says_how_much_it_wrote(connect: Connect, mo
 
 
 @needs_root
-def test_a_write_of_cached_pages_that_the_disk_has_no_room_for_fails_as_a_whole(connect: Connect, mounts: Mounts) -> None:
+def test_a_write_of_cached_pages_for_which_there_is_no_room_fails_as_a_whole(connect: Connect, mounts: Mounts) -> None:
     """The guest looks at the error alone, and would take all of its pages for written. A program gets what there is."""
     guest = connect(share=mounts.tmpfs(options="size=256k"))
     entry, handle = guest.fuse.create(ROOT, "file")
