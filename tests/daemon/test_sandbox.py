@@ -15,6 +15,7 @@ import pytest
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
+from tests.conftest import program
 from tests.daemon.sandboxed import (
     PROBE,
     SUB_IDS,
@@ -199,6 +200,24 @@ def test_another_process_is_sent_no_signal(start: Start) -> None:
     daemon.exit_status = SIGSYS
     daemon.expected = ["was ended by signal 31"]
     assert daemon.ask("processes", pids=[os.getpid()]) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make this sandbox")
+@pytest.mark.parametrize("sandbox", ["namespace", "chroot"])
+def test_the_whole_root_can_be_shared(tmp_path: pathlib.Path, sandbox: str) -> None:
+    before = set(os.listdir("/"))
+    path = tmp_path / "socket"
+    daemon = subprocess.Popen([*program(), "--socket-path", path, "--shared-dir", "/", "--sandbox", sandbox])
+    try:
+        with VirtioFs(path) as device:
+            fuse = FuseClient(device)
+            fuse.init()
+            assert fuse.lookup(fuse.lookup(1, "etc").nodeid, "passwd").attr_size == os.stat("/etc/passwd").st_size
+        assert daemon.wait(SECONDS) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+    assert set(os.listdir("/")) <= before, "nothing is made in it"
 
 
 # Privileges

@@ -49,6 +49,23 @@ def test_an_open_that_finds_the_file_unchanged_keeps_its_pages(place: Place) -> 
     assert place.run("head -c 7 file") == "changed"
 
 
+def test_a_file_that_a_guest_takes_for_new_is_opened_for_those_alone_who_may(place: Place) -> None:
+    """It knows that the names are free, and goes by that for a while; the host has made the files meanwhile."""
+    host = place.host("metadata")
+    session = place.session("metadata")
+    session.do("os.chmod('.', 0o777)")
+    for name, mode in (("secret", 0o600), ("public", 0o666)):
+        assert session.do(f"os.stat({name!r})") == "ENOENT"
+        (host / name).write_text("text")
+        (host / name).chmod(mode)
+    session.do("def content(path, user):\n os.setegid(user)\n os.seteuid(user)\n try:\n"
+               "  return os.pread(os.open(path, os.O_RDWR | os.O_CREAT), 10, 0)\n"
+               " finally:\n  os.seteuid(0)\n  os.setegid(0)")
+    assert session.do("content('secret', 1000)") == "EACCES"
+    assert session.do("content('public', 1000)") == b"text"
+    assert session.do("content('secret', 0)") == b"text"
+
+
 # Exact close-to-open
 
 def test_without_timeouts_every_open_sees_the_last_close(place: Place) -> None:
