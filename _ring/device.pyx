@@ -494,6 +494,11 @@ cdef class Device:
     cdef void count_queues(self):
         descriptors_for_queues(&self.engine.share.descriptors, sum([number >= 0 for number in self.served_by]))
 
+    @property
+    def files_most(self) -> int:
+        """How many files guests may have open at once."""
+        return self.engine.share.descriptors.open_max
+
     def kick(self, int index) -> None:
         """An in-band kick."""
         self.queue_at(index)

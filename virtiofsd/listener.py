@@ -26,12 +26,14 @@ class Listener:
         pid_file = PidFile.beside(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         bound = False
+        option = f"--socket-path {shown(path)}"
         old = os.umask(0o077)
         try:
             remove_stale(path)
             sock.bind(path)
             bound = True
             if group is not None:
+                option = f"--socket-group: giving {shown(path)} to group {group}"
                 os.chown(path, -1, group)
                 os.chmod(path, 0o770)
             sock.listen()
@@ -39,7 +41,7 @@ class Listener:
             pid_file.remove()
             if bound:
                 os.unlink(path)
-            raise StartError(f"--socket-path {shown(path)}: {reason(error)}") from error
+            raise StartError(f"{option}: {reason(error)}") from error
         except StartError:
             pid_file.remove()
             raise

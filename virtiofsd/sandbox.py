@@ -292,6 +292,9 @@ def give_up_privileges(options: argparse.Namespace) -> bytes:
             process.drop_groups()
         except PermissionError:  # a user namespace with one id: there is nobody to act for
             kept &= ~(capabilities.bit("setuid") | capabilities.bit("setgid"))
+    for name, added in options.modcaps:
+        if added and not permitted & capabilities.bit(name):
+            log.info("--modcaps +%s: this process has not got it to keep", name)
     if permitted:
         process.keep_capabilities(kept)
     process.no_new_privileges()

@@ -121,6 +121,9 @@ class Vring:
         try:
             self._place(self.base)
             self.placement.add(self.index)
+            if not self.device.files_most:
+                log.warning("%s: with so many queues the limit of open files (--rlimit-nofile) leaves none to the guest",
+                            self)
         except (ProtocolError, OSError):
             self._leave()
             raise
