@@ -4,11 +4,13 @@ again. See "Inodes" in ARCHITECTURE.md.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire64, load_relaxed32
+from .atomics cimport (
+    compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32, load_acquire64, load_relaxed32)
 from .descriptors cimport descriptors_close, descriptors_open, descriptors_over_budget
 from .freshness cimport settles_in
 from .inode_identity cimport IDENTITY, file_handle, mount_how, note_handle, same_file
-from .inode_lifetime cimport cache_insert, cache_remove, inode_lose, inode_release, pin_parent
+from .inode_lifetime cimport (
+    cache_insert, cache_remove, inode_lose, inode_release, inodes_close_pending, pin_parent)
 from .inode_table cimport (
     EVICTING, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, NONE, PINS, SHARDS, Inode, InodeTable, Shard,
     at_slot, is_guests, key_hash, shard_of, store_fd)
@@ -53,10 +55,20 @@ cdef void make_room(InodeTable *table) noexcept nogil:
 cdef bint has_room(InodeTable *table, Reserve most) noexcept nogil:
     """Whether there may be one more descriptor; what has to be closed for it has been. May sleep, as make_room()."""
     cdef uint32_t allowed = table.account.reserve / 8 * most
+    cdef uint32_t pause = 0
+    cdef int looks = 0
     if descriptors_over_budget(table.account) <= allowed:
         return True
     make_room(table)
-    return descriptors_over_budget(table.account) <= allowed
+    # What the guest has forgotten counts until it is closed, which another thread may be at.
+    while descriptors_over_budget(table.account) > allowed:
+        if not load_acquire32(&table.to_close_count) or looks * SETTLING_LOOK_NS >= SETTLING_NS:
+            return False
+        inodes_close_pending(table)
+        if looks:
+            sys_futex_wait(&pause, 0, SETTLING_LOOK_NS)
+        looks += 1
+    return True
 
 
 cdef int open_counted(InodeTable *table) noexcept nogil:

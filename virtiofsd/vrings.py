@@ -122,7 +122,7 @@ class Vring:
             self._place(self.base)
             self.placement.add(self.index)
             if not self.device.files_most:
-                log.warning("%s: with so many queues the limit of open files (--rlimit-nofile) leaves none to the guest",
+                log.warning("%s: with so many queues the limit of open files (--rlimit-nofile) leaves the guest none",
                             self)
         except (ProtocolError, OSError):
             self._leave()
