@@ -23,9 +23,9 @@ from .kept cimport kept_take
 from .linux cimport (
     AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EIO, EISDIR, ENOMEM, ENOSYS, ENXIO, EOPNOTSUPP,
     EPERM, EROFS, ESTALE, IOV_MAX, OWNER_LOCAL, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY,
-    O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec, linux_statx,
-    memset, sys_appends, sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock, sys_fsync,
-    sys_lseek, sys_preadv, sys_preadv2, sys_pwritev, sys_statx)
+    O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec,
+    linux_statx, memset, sys_appends, sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock,
+    sys_fsync, sys_lseek, sys_preadv, sys_preadv2, sys_pwritev, sys_statx)
 from .lock_owners cimport cancel_handle, owner_drop, owners_drop_handle
 from .opened cimport handle_of, opens_nothing
 from .request cimport WOULD_SLEEP, Request, next_bytes, reply, reply_in_place
