@@ -58,6 +58,7 @@ def write_all(guest: Guest, node: int, fh: int) -> None:
         assert not guest.fuse.complete(ticket).error
 
 
+@pytest.mark.timeout(300)
 def test_writes_that_wait_for_each_other_in_the_pool_go_back_to_the_worker(guest: Guest) -> None:
     """Twice the file system sleeps, so they go to the pool; there each waits for those before it."""
     entry, opened = guest.fuse.create(ROOT, "file")
