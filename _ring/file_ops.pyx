@@ -357,6 +357,8 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     cdef int error
     cdef int64_t written
     cdef uint64_t there = 0
+    cdef iovec *iov
+    cdef uint32_t count
     if <int64_t> args.offset < 0 or <int64_t> (args.offset + args.size) < 0:
         return -EFBIG
     if request.chain.readable_bytes < args.size:
@@ -369,16 +371,14 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
         there = appended_already(handle, args.offset, args.size)
         request.chain.read_first += iovec_advance(
             request.chain.iov + request.chain.read_first, request.chain.read_end - request.chain.read_first, there)
+    iov = request.chain.iov + request.chain.read_first
+    count = request.chain.read_end - request.chain.read_first
     keep_suid(ctx, not args.write_flags & FUSE_WRITE_KILL_SUIDGID)
     joined = join_group(ctx, handle.fd)
     if wants_no_direct(ctx, handle, args.flags, direction == WRITING_CACHE):
-        written = transfer_buffered(ctx, request, request.chain.iov + request.chain.read_first,
-                                    request.chain.read_end - request.chain.read_first, args.size - there,
-                                    args.offset + there, direction)
+        written = transfer_buffered(ctx, request, iov, count, args.size - there, args.offset + there, direction)
     else:
-        written = transfer(handle.fd, request.chain.iov + request.chain.read_first,
-                           request.chain.read_end - request.chain.read_first, args.size - there,
-                           args.offset + there, direction)
+        written = transfer(handle.fd, iov, count, args.size - there, args.offset + there, direction)
     if joined:
         leave_group(ctx)
     if written != 0:    # one that has failed may have got somewhere before

@@ -186,7 +186,6 @@ class Backend:
 
     async def close(self) -> bool:
         """Ends the device. False where requests hang so that it cannot be freed."""
-        loop = asyncio.get_running_loop()
         for vring in self.vrings:
             self.device.run_queue(vring.index, False)
         self.device.stop()
@@ -197,11 +196,10 @@ class Backend:
         except DrainTimeoutError as error:
             log.error("%s", error)
         finally:
-            loop.remove_reader(self.device.event_fd)
+            asyncio.get_running_loop().remove_reader(self.device.event_fd)
             self.back_channel.close()
-        until = loop.time() + self.waiter.timeout
-        while not self.free() and self.freeing is not None and loop.time() < until:
-            await asyncio.wait([self.freeing], timeout=until - loop.time())
+        if not self.free() and self.freeing is not None:
+            await asyncio.wait([self.freeing], timeout=self.waiter.timeout)
         return self.free()
 
     def free(self) -> bool:

@@ -189,10 +189,6 @@ def supervise(pid: int, ending: Callable[[], None]) -> NoReturn:
 
 # The root.
 
-def is_root(path: str) -> bool:
-    return os.path.samestat(os.stat(path), os.stat("/"))
-
-
 @contextlib.contextmanager
 def empty_root(path: str) -> Iterator[None]:
     """A new root, which is the working directory and can be filled inside the context. Nothing is left of the old."""
@@ -200,7 +196,7 @@ def empty_root(path: str) -> Iterator[None]:
     # The tmpfs covers the shared directory, since that is one path that is there for sure.
     old = os.stat(path)
     process.mount_tmpfs(path)
-    os.chdir("/.." if is_root(path) else path)  # what covers the root is met on the way up from there
+    os.chdir("/.." if os.path.samestat(old, os.stat("/")) else path)  # what covers the root is met on the way up
     if os.path.samestat(os.stat("."), old):
         raise StartError(f"--shared-dir {shown(path)}: it cannot be covered by the new root")
     yield

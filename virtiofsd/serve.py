@@ -49,7 +49,8 @@ class Server:
             try:
                 return await self._serve_all()
             finally:
-                await self._look_at_the_hung()
+                if self.hung:
+                    await asyncio.wait(self.hung.values(), timeout=3 * HUNG_LOOK)  # some may be about to end
 
     async def _serve_all(self) -> int:
         self.listener.socket.setblocking(False)
@@ -145,14 +146,6 @@ class Server:
             await asyncio.sleep(HUNG_LOOK)
         del self.hung[backend]
         log.info("what hung in the host's file system has come to its end")
-
-    async def _look_at_the_hung(self) -> None:
-        """For the last time."""
-        for backend in list(self.hung):
-            if not backend.free() and backend.freeing is not None:
-                await asyncio.wait([backend.freeing], timeout=HUNG_LOOK)
-            if backend.free():
-                self.hung.pop(backend).cancel()
 
     def _log_statistics(self) -> None:
         """SIGUSR1: the device's numbers, as one line of JSON."""

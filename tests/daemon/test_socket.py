@@ -1,5 +1,6 @@
 """The socket and the file beside it: who may connect, who holds the place, who comes next; and service managers."""
 
+import contextlib
 import errno
 import fcntl
 import grp
@@ -223,6 +224,17 @@ def test_a_daemon_that_keeps_listening_serves_one_front_end_after_the_other(star
     assert not daemon.socket.exists()
 
 
+@contextlib.contextmanager
+def hanging_fsync(hanging: HangingMount, daemon: Daemon) -> Iterator[VirtioFs]:
+    """A front-end whose request hangs, until it leaves."""
+    with VirtioFs(daemon.socket) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        submit_fsync(fuse)
+        hanging.wait_for_held()
+        yield device
+
+
 def test_requests_that_hang_do_not_keep_the_next_front_end_out(
         hanging: HangingMount, start_daemon: StartDaemon) -> None:
     daemon = start_daemon("--keep-listening", "--drain-timeout", "0.5", share=hanging.path)
@@ -231,11 +243,8 @@ def test_requests_that_hang_do_not_keep_the_next_front_end_out(
         FuseClient(device).init()
     before = idle_files(daemon)
     with hanging.hang(Opcode.FSYNC):
-        with VirtioFs(daemon.socket) as device:
-            fuse = FuseClient(device)
-            fuse.init()
-            submit_fsync(fuse)
-            hanging.wait_for_held()
+        with hanging_fsync(hanging, daemon):
+            pass
         with VirtioFs(daemon.socket) as device:
             fuse = FuseClient(device)
             fuse.init()
@@ -274,11 +283,7 @@ def test_a_front_end_that_leaves_while_a_request_hangs_is_noticed_though_more_wa
     daemon = start_daemon("--keep-listening", share=hanging.path)
     daemon.expected = ["ending the device"]
     with hanging.hang(Opcode.FSYNC):
-        with VirtioFs(daemon.socket) as device:
-            fuse = FuseClient(device)
-            fuse.init()
-            submit_fsync(fuse)
-            hanging.wait_for_held()
+        with hanging_fsync(hanging, daemon) as device:
             for request in (FrontRequest.GET_VRING_BASE, FrontRequest.GET_VRING_BASE):
                 device.connection.send(request, abi.VRING_STATE.pack(index=1))
         wait_for_line(daemon, "the front-end has disconnected")
