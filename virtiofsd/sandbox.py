@@ -196,7 +196,8 @@ def empty_root(path: str) -> Iterator[None]:
     # The tmpfs covers the shared directory, since that is one path that is there for sure.
     old = os.stat(path)
     process.mount_tmpfs(path)
-    os.chdir("/.." if os.path.samestat(old, os.stat("/")) else path)  # what covers the root is met on the way up
+    # What covers the root is met on the way up only; what covers a bind mount of it, by its own path.
+    os.chdir("/.." if os.path.samestat(os.stat(path), os.stat("/")) else path)
     if os.path.samestat(os.stat("."), old):
         raise StartError(f"--shared-dir {shown(path)}: it cannot be covered by the new root")
     yield

@@ -202,12 +202,8 @@ def test_another_process_is_sent_no_signal(start: Start) -> None:
     assert daemon.ask("processes", pids=[os.getpid()]) is None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make this sandbox")
-@pytest.mark.parametrize("sandbox", ["namespace", "chroot"])
-def test_the_whole_root_can_be_shared(tmp_path: pathlib.Path, sandbox: str) -> None:
-    before = set(os.listdir("/"))
-    path = tmp_path / "socket"
-    daemon = subprocess.Popen([*program(), "--socket-path", path, "--shared-dir", "/", "--sandbox", sandbox])
+def check_root_shared(daemon: subprocess.Popen[bytes], path: pathlib.Path) -> None:
+    """A guest finds the host's root in the share, and the daemon ends well."""
     try:
         with VirtioFs(path) as device:
             fuse = FuseClient(device)
@@ -217,7 +213,27 @@ def test_the_whole_root_can_be_shared(tmp_path: pathlib.Path, sandbox: str) -> N
     finally:
         daemon.kill()
         daemon.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make this sandbox")
+@pytest.mark.parametrize("sandbox", ["namespace", "chroot"])
+def test_the_whole_root_can_be_shared(tmp_path: pathlib.Path, sandbox: str) -> None:
+    before = set(os.listdir("/"))
+    path = tmp_path / "socket"
+    check_root_shared(
+        subprocess.Popen([*program(), "--socket-path", path, "--shared-dir", "/", "--sandbox", sandbox]), path)
     assert set(os.listdir("/")) <= before, "nothing is made in it"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make this sandbox")
+@pytest.mark.parametrize("sandbox", ["namespace", "chroot"])
+def test_a_bind_mount_of_the_root_can_be_shared(tmp_path: pathlib.Path, sandbox: str) -> None:
+    """It is the same directory as the root, and another mount."""
+    path, bound = tmp_path / "socket", tmp_path / "bound"
+    bound.mkdir()
+    mounted = ["unshare", "--mount", "sh", "-c", 'mount --bind / "$0" && exec "$@"', bound]
+    check_root_shared(subprocess.Popen(
+        [*mounted, *program(), "--socket-path", path, "--shared-dir", bound, "--sandbox", sandbox]), path)
 
 
 # Privileges
