@@ -11,8 +11,9 @@ from .inode_cache cimport inode_fd, open_by_handle, open_with_room
 from .inode_eviction cimport RESERVE_FOR_KNOWN, has_room
 from .inode_identity cimport IDENTITY, mount_how
 from .inode_lifetime cimport inode_acquire, inode_release
+from .inode_places cimport inode_seen_at
 from .inode_table cimport MOUNT_HANDLES, MUCH, Inode, InodeTable, Mount
-from .inodes cimport inode_add, inode_count_lookup, inode_forget, inode_seen_at, mount_of
+from .inodes cimport inode_add, inode_count_lookup, inode_forget, mount_of
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, ENFILE, ENXIO, ESTALE,
     OWNER_LOCAL, O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, STATX_BASIC_STATS, STATX_BTIME, STATX_CTIME,

@@ -7,6 +7,7 @@ from .handles cimport Handle, handle_in, handle_release
 from .inode_eviction cimport RESERVE_FOR_KNOWN, has_room, inodes_evict, make_room
 from .inode_identity cimport IDENTITY, file_handle, note_handle, same_file
 from .inode_lifetime cimport cache_insert, inode_acquire, inode_lose, inode_release, inodes_close_pending, pin_parent
+from .inode_places cimport inode_seen_at
 from .inode_table cimport (
     INODE_BY_FILE, INODE_NEW, MUCH, Inode, InodeTable, Shard, inode_nodeid, is_guests, key_hash, shard_of, store_fd)
 from .linux cimport (
@@ -100,14 +101,16 @@ cdef int open_named(InodeTable *table, Inode *inode, int parent_fd, const char *
     return fd
 
 
-cdef int open_renamed(InodeTable *table, Inode *inode, int parent_fd) noexcept nogil:
-    """Looks for the file under another name in its directory: the host may have renamed it. fd or -ESTALE."""
+cdef int open_renamed(InodeTable *table, Inode *inode, Inode *parent) noexcept nogil:
+    """Looks for the file under another name in its directory: the host may have renamed it. fd or -ESTALE. Both are
+    pinned; the name is remembered.
+    """
     cdef uint64_t listing[LISTING / 8]
     cdef const linux_dirent *entry
     cdef char name[16]
     cdef int fd = -ESTALE
     cdef int64_t got, at
-    cdef int directory = sys_openat(table.proc_fd, decimal(name, parent_fd), O_RDONLY | O_DIRECTORY, 0)
+    cdef int directory = sys_openat(table.proc_fd, decimal(name, parent.fd), O_RDONLY | O_DIRECTORY, 0)
     if directory < 0:
         return -ESTALE
     while fd == -ESTALE:
@@ -118,7 +121,9 @@ cdef int open_renamed(InodeTable *table, Inode *inode, int parent_fd) noexcept n
         while at < got and fd == -ESTALE:
             entry = <const linux_dirent *> (<uint8_t *> listing + at)
             if entry.d_ino == inode.ino:
-                fd = open_named(table, inode, parent_fd, entry.d_name)
+                fd = open_named(table, inode, parent.fd, entry.d_name)
+                if fd >= 0:
+                    inode_seen_at(table, inode, parent, entry.d_name)
             at += entry.d_reclen
     sys_close(directory)
     return fd
@@ -165,7 +170,7 @@ cdef int reopen_by_name(InodeTable *table, Inode *inode) noexcept nogil:
         parent.recent = 1
         fd = open_named(table, target, parent.fd, name) if name[0] else -ESTALE
         if fd == -ESTALE:
-            fd = open_renamed(table, target, parent.fd)
+            fd = open_renamed(table, target, parent)
         fd = adopt(table, target, fd)
         done = fd < 0 or target == inode
         inode_release(table, parent)

@@ -8,20 +8,23 @@ from .atomics cimport (
     compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32, load_acquire64, load_relaxed32)
 from .descriptors cimport descriptors_close, descriptors_open, descriptors_over_budget
 from .freshness cimport settles_in
-from .inode_identity cimport IDENTITY, file_handle, mount_how, note_handle, same_file
+from .inode_identity cimport IDENTITY, file_handle, mount_how, note_handle
 from .inode_lifetime cimport (
     cache_insert, cache_remove, inode_lose, inode_release, inodes_close_pending, pin_parent)
+from .inode_places cimport inode_is_at, inode_was_renamed
 from .inode_table cimport (
     EVICTING, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, NONE, PINS, SHARDS, Inode, InodeTable, Shard,
     at_slot, is_guests, key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, ENFILE, OWNER_LOCAL, S_IFREG, linux_file_handle, linux_statx,
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, ENFILE, OWNER_LOCAL, S_IFREG, linux_file_handle, linux_statx,
     linux_statx_time, sys_close, sys_futex_wait, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX
 
 cdef enum:
     EVICT_TRIES = 64            # records that one search for a victim looks at
+    EVICT_MISSES = 2 * SHARDS   # searches without one, until it seems that there is none,
+    EVICT_FAILURES = 16384      # or until somebody is told so
 
 # What may become of a cached descriptor.
 cdef enum Closable:
@@ -44,8 +47,8 @@ cdef void make_room(InodeTable *table) noexcept nogil:
     cdef int looks = 0
     cdef bint settles = False
     # A part of the reserve may be used meanwhile: by what is open, which nothing can be done about.
-    while over and evict(table, over if over < EVICT_TRIES else EVICT_TRIES, &settles) == 0 and settles and \
-            over > allowed and looks * SETTLING_LOOK_NS < SETTLING_NS:
+    while over and evict(table, over if over < EVICT_TRIES else EVICT_TRIES, EVICT_MISSES, &settles) == 0 and \
+            settles and over > allowed and looks * SETTLING_LOOK_NS < SETTLING_NS:
         sys_futex_wait(&pause, 0, SETTLING_LOOK_NS)
         settles = False
         looks += 1
@@ -55,20 +58,28 @@ cdef void make_room(InodeTable *table) noexcept nogil:
 cdef bint has_room(InodeTable *table, Reserve most) noexcept nogil:
     """Whether there may be one more descriptor; what has to be closed for it has been. May sleep, as make_room()."""
     cdef uint32_t allowed = table.account.reserve / 8 * most
+    cdef uint32_t over = descriptors_over_budget(table.account)
     cdef uint32_t pause = 0
     cdef int looks = 0
-    if descriptors_over_budget(table.account) <= allowed:
+    cdef bint settles
+    if over <= allowed:
         return True
     make_room(table)
-    # What the guest has forgotten counts until it is closed, which another thread may be at.
-    while descriptors_over_budget(table.account) > allowed:
-        if not load_acquire32(&table.to_close_count) or looks * SETTLING_LOOK_NS >= SETTLING_NS:
+    while True:
+        over = descriptors_over_budget(table.account)
+        if over <= allowed:
+            return True
+        settles = False
+        # What the guest has forgotten counts until it is closed, which another thread may be at.
+        if load_acquire32(&table.to_close_count):
+            inodes_close_pending(table)
+        elif evict(table, over - allowed, EVICT_FAILURES, &settles) == 0 and not settles:
             return False
-        inodes_close_pending(table)
+        if looks * SETTLING_LOOK_NS >= SETTLING_NS:
+            return False
         if looks:
             sys_futex_wait(&pause, 0, SETTLING_LOOK_NS)
         looks += 1
-    return True
 
 
 cdef int open_counted(InodeTable *table) noexcept nogil:
@@ -88,7 +99,6 @@ cdef Closable found_by_name(InodeTable *table, Inode *inode, const linux_statx *
     """
     cdef const linux_statx_time *born = &stat.stx_ctime if inode.flags & INODE_BY_CTIME else &stat.stx_btime
     cdef char name[NAME_MAX + 1]
-    cdef linux_statx there
     cdef Inode *parent
     cdef Closable how = STAYS
     cdef int64_t left
@@ -101,9 +111,8 @@ cdef Closable found_by_name(InodeTable *table, Inode *inode, const linux_statx *
         return SETTLES if left < SETTLING_NS else STAYS   # it is of times to come, where the clock was set back
     parent = pin_parent(table, inode, name)
     # A parent that has no descriptor now was found by name itself, so the names above still held not long ago.
-    if parent != NULL and name[0] and (parent.fd < 0 or (
-            sys_statx(parent.fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, IDENTITY, &there) == 0
-            and same_file(table, inode, &there))):
+    if parent != NULL and name[0] and (parent.fd < 0 or inode_is_at(table, inode, parent.fd, name)
+                                       or inode_was_renamed(table, inode, parent)):
         how = CLOSES
     if parent != NULL:
         inode_release(table, parent)
@@ -265,12 +274,14 @@ cdef void inodes_close_idle(InodeTable *table, bint opens_counted) noexcept nogi
         close_idle(table, table.shards + shard, opens_counted)
 
 
-cdef uint32_t evict(InodeTable *table, uint32_t count, bint *settles) noexcept nogil:
-    """inodes_evict(); `settles` becomes true where one of those that it left could be closed in a moment."""
+cdef uint32_t evict(InodeTable *table, uint32_t count, uint32_t most, bint *settles) noexcept nogil:
+    """inodes_evict(), until `most` searches in a row find none. `settles` becomes true where one of those that were
+    left could be closed in a moment.
+    """
     cdef uint32_t evicted = 0
     cdef uint32_t misses = 0
     cdef uint32_t shard
-    while evicted < count and misses < 2 * SHARDS:
+    while evicted < count and misses < most:
         shard = fetch_add32(&table.next_victim, 1) & (SHARDS - 1)
         if evict_one(table, table.shards + shard, settles):
             evicted += 1
@@ -283,4 +294,4 @@ cdef uint32_t evict(InodeTable *table, uint32_t count, bint *settles) noexcept n
 cdef uint32_t inodes_evict(InodeTable *table, uint32_t count) noexcept nogil:
     """Closes up to `count` cached descriptors, least recently used first as far as shards can tell. How many."""
     cdef bint settles = False
-    return evict(table, count, &settles)
+    return evict(table, count, EVICT_MISSES, &settles)

@@ -18,7 +18,6 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
 cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, bint opened, Inode *parent,
                    const char *name, uint64_t *nodeid, bint *known) noexcept nogil
 cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil
-cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const char *name) noexcept nogil
 cdef bint is_deleted(int fd) noexcept nogil
 cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil
 cdef void inodes_forget_all(InodeTable *table) noexcept nogil

@@ -10,8 +10,9 @@ from .inode_eviction cimport make_room
 from .inode_identity cimport IDENTITY, file_handle, mount_how, same_birth
 from .inode_index cimport index_find, index_insert, index_remove
 from .inode_lifetime cimport (
-    cache_insert, cache_remove, inode_acquire, inode_add_child, inode_drop_child, inode_gone, inode_lose, inode_recall,
-    inode_release, let_evict)
+    cache_insert, cache_remove, inode_acquire, inode_gone, inode_lose, inode_recall, inode_release,
+    let_evict)
+from .inode_places cimport inode_seen_at
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
     CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, EVICTING, FIRST_SEGMENT, INODE_BY_CTIME, INODE_BY_FILE, INODE_INDEXED,
@@ -24,7 +25,7 @@ from .linux cimport (
     MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, STATX_BASIC_STATS, STATX_BTIME, S_IFDIR, S_IFMT, calloc, free,
     linux_file_handle, linux_statx, memcmp, memset, mmap, munmap, sys_close, sys_statx)
 from .mutex cimport lock, unlock
-from .names cimport name_drop, name_equals, name_keep, names_create, names_destroy
+from .names cimport names_create, names_destroy
 
 
 cdef int inodes_create(InodeTable *table, Descriptors *account, HandleTable *handles, KeptFiles *kept,
@@ -319,50 +320,6 @@ cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept
             break
     unlock(&shard.lock)
     return inode
-
-
-cdef bint is_ancestor(InodeTable *table, const Inode *inode, const Inode *of) noexcept nogil:
-    while of.slot != ROOT_SLOT and of.parent != NONE:
-        if of == inode:
-            return True
-        of = at_slot(table, of.parent)
-    return of == inode
-
-
-cdef void inode_seen_at(InodeTable *table, Inode *inode, Inode *parent, const char *name) noexcept nogil:
-    """Remembers where the file is, by which it is found again where there are no handles. Both are pinned."""
-    cdef Shard *shard = shard_of(table, key_hash(inode.mount, inode.ino))
-    cdef uint32_t kept, old_name
-    cdef Inode *other = NULL     # the parent that has one child too many in the end
-    cdef bint known
-    if inode.flags & INODE_ROOT:
-        return
-    lock(&shard.lock)
-    known = inode.parent == parent.slot and name_equals(&table.names, inode.name, name)
-    unlock(&shard.lock)
-    if known:
-        return  # as nearly always: the lock of all is for those that are not where they were
-    lock(&table.tree_lock)
-    if inode.parent != parent.slot:
-        inode_add_child(table, parent)
-        other = parent
-    lock(&shard.lock)
-    kept = name_keep(&table.names, name)
-    # A file that the host moves about while it is looked up must not end as its own ancestor.
-    if kept != NONE and (other == NULL or not load_relaxed32(&inode.children)
-                         or not is_ancestor(table, inode, parent)):
-        old_name = inode.name
-        inode.name = kept
-        if other != NULL:
-            other = at_slot(table, inode.parent) if inode.parent != NONE else NULL
-            inode.parent = parent.slot
-    else:
-        old_name = kept
-    unlock(&shard.lock)
-    unlock(&table.tree_lock)
-    name_drop(&table.names, old_name)
-    if other != NULL:
-        inode_drop_child(table, other)
 
 
 cdef bint is_deleted(int fd) noexcept nogil:

@@ -12,8 +12,9 @@ from .fuse_abi cimport (
 from .inode_cache cimport inode_fd
 from .inode_eviction cimport RESERVE_FOR_NEW, has_room, open_counted
 from .inode_lifetime cimport inode_acquire, inode_gone, inode_release
+from .inode_places cimport inode_seen_at
 from .inode_table cimport INODE_BY_CTIME, MOUNT_HANDLES, Inode
-from .inodes cimport inode_find, inode_forget, inode_seen_at, is_deleted, mount_of
+from .inodes cimport inode_find, inode_forget, is_deleted, mount_of
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, EEXIST, EINVAL, EISDIR,
     ENFILE, ENOENT, EOPNOTSUPP, ESTALE, O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_TMPFILE, O_TRUNC,

@@ -54,6 +54,12 @@ def fewest(connect: Connect, share: pathlib.Path) -> Guest:
     return connect("--rlimit-nofile", "256", "--inode-file-handles", "never", num_queues=4, share=share)
 
 
+@pytest.fixture
+def many(connect: Connect, share: pathlib.Path) -> Guest:
+    """A guest of a daemon with thousands of descriptors."""
+    return connect("--rlimit-nofile", "4096", "--inode-file-handles", "never", share=share)
+
+
 def look_at_many(guest: Guest) -> None:
     for number in range(2 * LIMIT):
         (guest.share / f"file{number}").write_text(str(number))
@@ -196,6 +202,41 @@ def test_a_file_is_found_by_the_names_that_it_has_left(fewest: Guest, how: str) 
     fuse.lookup(ROOT, "first")
     push_out(fewest, share / "first")
     assert fuse.getattr(node).attr_size == 4
+
+
+@pytest.mark.parametrize("share", ["ext4"], indirect=True)
+def test_what_the_host_has_renamed_makes_room_all_the_same(many: Guest) -> None:
+    """Not one has the name that the guest knows, and it opens more than there is room for beside them."""
+    fuse, share = many.fuse, many.share
+    for number in range(MANY):
+        (share / f"file{number}").touch()
+    nodes = [fuse.lookup(ROOT, f"file{number}").nodeid for number in range(MANY)]
+    for number in range(MANY):
+        (share / f"file{number}").rename(share / f"file{number} (deleted)")
+    for node in nodes[:1000]:
+        fuse.open(node)
+
+
+@pytest.mark.parametrize("share", ["ext4"], indirect=True)
+def test_the_one_descriptor_that_may_be_closed_is_found_among_thousands(many: Guest) -> None:
+    """The guest knows so many deleted files that there is room for hardly anything else."""
+    fuse, share = many.fuse, many.share
+    names = [f"kept{number}" for number in range(20)]
+    for name in names:
+        (share / name).touch()
+    kept = [fuse.lookup(ROOT, name).nodeid for name in names]
+    deleted = []
+    with refused(errno.ENFILE):
+        for _ in range(MANY):
+            (share / "file").touch()
+            deleted.append(fuse.lookup(ROOT, "file").nodeid)
+            (share / "file").unlink()
+    before = many.daemon.statistics()["inodes"]
+    for node in deleted[:132]:      # a quarter of the reserve is for what is looked up, but not for what is opened
+        fuse.forget(node)
+    many.daemon.wait_for(inodes=before - 132, inodes_closing=0)
+    for node in kept:
+        fuse.release(node, fuse.open(node).fh)
 
 
 @pytest.mark.parametrize("share", ["ext4"], indirect=True)

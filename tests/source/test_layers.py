@@ -11,9 +11,8 @@ LAYERS = {
     "locks, guest memory and plain values": "descriptors ids memory mutex names watched xattr_names",
     "rings": "virtqueue",
     "chains": "chain",
-    "tables": "freshness handles inode_cache inode_eviction inode_identity inode_index inode_lifetime inode_slots "
-              "inode_table inodes kept "
-              "lock_owners lock_ranges slowness",
+    "tables": "freshness handles inode_cache inode_eviction inode_identity inode_index inode_lifetime inode_places "
+              "inode_slots inode_table inodes kept lock_owners lock_ranges slowness",
     "requests": "request",
     "the share": "share share_settings",
     "callers and entries": "caller entries extensions opened override",
