@@ -5,7 +5,7 @@ from virtiofsd._ring.settings import Settings
 class Device:
     def __init__(self, root_fd: int, proc_fd: int, settings: Settings, *, queues: int, descriptors: int,
                  pool_threads: int, requests: int = 16384, poll_us: int = 50, pollers: int = 1,
-                 idle_seconds: float = 0.0, close_delay: float = 0.0,
+                 helpers: int = 0, idle_seconds: float = 0.0, close_delay: float = 0.0,
                  seccomp: bytes = b"") -> None: ...
     @property
     def event_fd(self) -> int: ...

@@ -70,9 +70,10 @@ cdef class Device:
     `root_fd`: the shared directory, opened with O_PATH; `proc_fd`: /proc/self/fd. Both stay the caller's. `settings` is
     a Settings; `descriptors` is RLIMIT_NOFILE, `pool_threads` the most there may be, `requests` the most that are in
     flight (more wait in their queues), `poll_us` how long a worker looks for requests before it sleeps, at most,
-    `pollers` how many workers do so at once, `idle_seconds` how long a descriptor that the guest does not use stays
-    open (0: as long as there is room), `close_delay` seconds that a file stays open after its last close, `seccomp` the
-    seccomp filter of the threads. Raises OSError.
+    `pollers` how many workers do so at once, `helpers` how many threads may help a worker with large READs at once,
+    `idle_seconds` how long a descriptor that the guest does not use stays open (0: as long as there is room),
+    `close_delay` seconds that a file stays open after its last close, `seccomp` the seccomp filter of the threads.
+    Raises OSError.
     """
 
     cdef Engine engine
@@ -88,8 +89,8 @@ cdef class Device:
     cdef bint open
 
     def __cinit__(self, int root_fd, int proc_fd, settings, *, int queues, int descriptors, int pool_threads,
-                  int requests=16384, int poll_us=50, int pollers=1, double idle_seconds=0.0, double close_delay=0.0,
-                  bytes seccomp=b""):
+                  int requests=16384, int poll_us=50, int pollers=1, int helpers=0, double idle_seconds=0.0,
+                  double close_delay=0.0, bytes seccomp=b""):
         cdef uint64_t effective = 0, permitted = 0, inheritable = 0
         cdef int error, i, root
         if not 1 <= queues <= QUEUES_MAX:
@@ -127,6 +128,7 @@ cdef class Device:
             failed(error, "cannot set the data plane up")
         self.engine.poll_limit = poll_us * self.engine.ticks_per_us
         self.engine.pollers_max = pollers
+        self.engine.helpers_max = helpers
         self.engine.idle_ns = <int64_t> (idle_seconds * 1e9)
         self.engine.map = map_create(NULL, 0)
         root = sys_dup(root_fd)
@@ -577,7 +579,7 @@ cdef class Device:
         """Numbers as they are now, for tests and metrics; those of running threads may be a little old."""
         cdef uint64_t calls[OPCODES]
         cdef uint64_t errors[OPCODES]
-        cdef uint64_t wakeups = 0, takeovers = 0, polls = 0, hits = 0
+        cdef uint64_t wakeups = 0, takeovers = 0, polls = 0, hits = 0, helped = 0
         cdef int number
         pool_count(&self.pool, calls, errors)
         numbers = {
@@ -599,6 +601,7 @@ cdef class Device:
             if self.workers[number] != NULL:
                 wakeups += self.workers[number].wakeups
                 takeovers += self.workers[number].takeovers
+                helped += self.workers[number].helping.calls
                 polls += self.workers[number].polling.polls
                 hits += self.workers[number].polling.hits
         numbers["wakeups"] = wakeups
@@ -606,6 +609,7 @@ cdef class Device:
         numbers["errors"] = sum([errors[number] for number in range(OPCODES)])
         numbers["takeovers"] = takeovers
         numbers["polls"] = polls
+        numbers["helped"] = helped
         numbers["poll_hits"] = hits
         for number in range(<int> self.queue_count):
             if self.queues[number].popped:

@@ -39,6 +39,8 @@ cdef struct Engine:
     uint32_t watchdog_armed    # a futex: 0 while all workers sleep
     uint32_t pollers           # workers that look for requests without sleeping, now
     uint32_t pollers_max       # as many as there may be at once
+    uint32_t helpers           # threads that help a worker, now
+    uint32_t helpers_max
     Request *spare_requests
     Request *all_requests
     uint32_t requests_lock

@@ -353,6 +353,13 @@ static inline int64_t clock_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* Nanoseconds for which the calling thread has run. */
+static inline uint64_t clock_thread_cpu_ns(void) {
+    struct timespec ran;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ran);
+    return (uint64_t)ran.tv_sec * 1000000000 + (uint64_t)ran.tv_nsec;
+}
+
 /* Opens the calling thread's scheduler statistics, and reads from them how many nanoseconds it has waited for a CPU. */
 static inline int open_schedstat(int proc_self_fd) {
     char path[48];

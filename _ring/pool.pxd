@@ -1,4 +1,4 @@
-# What threads do: serve the queues of a worker, one thread each, or carry out requests that may sleep.
+# What threads do: serve the queues of a worker, or help another with it, or carry out requests that may sleep.
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -18,9 +18,11 @@ cdef struct Thread:
     Context ctx
 
 
-# A worker that needs a thread to lead it; the first field of a Worker.
+# What a thread may be to a worker: the one that leads it, or one that helps.
 cdef struct Role:
     Role *next
+    void *worker           # a Worker
+    uint32_t helps
     uint32_t wanted        # it is in the list
 
 
@@ -28,7 +30,7 @@ cdef struct Pool:
     Engine *engine
     uint32_t lock
     uint32_t sequence      # changes with everything that an idle thread should see: a futex
-    uint32_t limit         # threads besides those that lead a worker
+    uint32_t limit         # threads besides those that lead a worker, or help
     uint32_t threads
     uint32_t leading
     uint32_t idle

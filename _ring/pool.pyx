@@ -47,7 +47,7 @@ cdef void pool_submit(Pool *pool, Request *request) noexcept nogil:
 
 
 cdef void pool_offer(Pool *pool, Role *role) noexcept nogil:
-    """A worker has no thread that leads it, or one that does not come back from a call."""
+    """A worker has no thread that leads it, or one that does not come back from a call; or there is enough for two."""
     cdef bint wake = False
     lock(&pool.lock)
     if not role.wanted:
@@ -76,7 +76,7 @@ cdef void pool_nudge(Pool *pool) noexcept nogil:
 
 
 cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil:
-    """Waits for a job: a worker to lead, a request, or only chores. False: the thread is to end."""
+    """Waits for a job: a worker to lead or to help, a request, or only chores. False: the thread is to end."""
     cdef uint32_t sequence
     cdef bint alone
     cdef bint go_on = True

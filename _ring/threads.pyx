@@ -20,7 +20,7 @@ from .slowness cimport slowness_forgive
 from .ticks cimport ticks_now
 from .waits cimport wait_for_lock
 from .watched cimport watchdog_arm
-from .worker cimport Worker, lead
+from .worker cimport Worker, help, lead
 
 cdef enum:
     STACK = 1 << 19
@@ -97,7 +97,10 @@ cdef void *thread_main(void *argument) noexcept nogil:
         if role != NULL or request != NULL:
             threads_start(pool)
         if role != NULL:
-            lead(<Worker *> role, thread)
+            if role.helps:
+                help(<Worker *> role.worker, thread)
+            else:
+                lead(<Worker *> role.worker, thread)
             # Who leads now may need it.
             if thread.spare != NULL:
                 give_request(pool.engine, thread.spare)

@@ -64,7 +64,7 @@ cdef void take_over(Watchdog *watchdog, Worker *worker) noexcept nogil:
                        ticks_now() / pool.engine.ticks_per_us)
     store_release32(&watched.tid, 0)
     fetch_add32(&watched.leader, 1)
-    pool_offer(pool, &worker.role)
+    pool_offer(pool, &worker.lead_role)
 
 
 cdef bint look(Watchdog *watchdog) noexcept nogil:
@@ -82,7 +82,7 @@ cdef bint look(Watchdog *watchdog) noexcept nogil:
             busy = True
         if stuck(watchdog, &worker.watched):
             take_over(watchdog, worker)
-        if load_relaxed32(&worker.role.wanted):
+        if load_relaxed32(&worker.lead_role.wanted):
             threads_start(watchdog.pool)    # again, where there was no room for one
     watchdog.count = count
     return busy

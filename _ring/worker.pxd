@@ -1,8 +1,9 @@
-# What serves queues: from the kick to the call. Threads come and go; one at a time leads the worker.
+# What serves queues: from the kick to the call. Threads come and go; one at a time leads the worker, and one may help.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .engine cimport Engine
+from .helping cimport Helping
 from .polling cimport Polling
 from .pool cimport Pool, Role, Thread
 from .virtqueue cimport Virtqueue
@@ -13,7 +14,9 @@ cdef enum:
 
 
 cdef struct Worker:
-    Role role             # first: the pool knows a worker by it
+    Role lead_role
+    Role help_role
+    Helping helping
     Watched watched
     Polling polling
     Engine *engine
@@ -38,3 +41,4 @@ cdef void worker_free(Worker *worker) noexcept nogil
 cdef int worker_attach(Worker *worker, Virtqueue *queue) noexcept nogil
 cdef void worker_detach(Worker *worker, Virtqueue *queue) noexcept nogil
 cdef void lead(Worker *worker, Thread *thread) noexcept nogil
+cdef void help(Worker *worker, Thread *thread) noexcept nogil

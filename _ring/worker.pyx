@@ -2,14 +2,16 @@
 sleep.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed32, store_relaxed32, store_relaxed64,
+    fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed16, load_relaxed32, store_relaxed32, store_relaxed64,
     store_release32)
+from .fuse_abi cimport FUSE_READ
 from .engine cimport Engine, complete, may_take, pop_request, signal, take_request
+from .helping cimport help_begin, help_end, help_pays, help_wanted
 from .linux cimport (
-    EPOLLET, EPOLLIN, calloc, epoll_event, free, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create,
+    EPOLLET, EPOLLIN, calloc, epoll_event, free, memset, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create,
     sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
 from .inode_lifetime cimport inodes_close_few
 from .inode_table cimport InodeTable
@@ -29,6 +31,8 @@ cdef enum:
     HOLD_REPLIES = 6      # that share a signal
     HOLD_US = 20          # that a reply may be held back for others, at most
     LONG_BYTES = 16384    # a transfer that may take longer than that
+    BULK = 65536          # a READ of so much is one that another thread may help with
+    LINGER_US = 50        # that one who helps looks for more
     LEARNING = 8          # the part that one request has of what is usual
     HIPRIO = 0            # the index of its vring (virtio 1.3, 5.11.2)
     WAKE = 0xffffffffU    # in an epoll event: not a queue's kick
@@ -39,9 +43,10 @@ cdef int64_t POLLED_NS = 20000
 cdef int64_t POLLED_IDLE_NS = 2000000
 
 
-# What the leading thread has of the worker.
+# What the thread that leads the worker has of it, or the one that helps.
 cdef struct Lead:
     Worker *worker
+    Watched *watched      # where it shows what it is at: one who helps is not watched
     Thread *thread
     uint32_t token
     uint32_t version      # of the list of queues below
@@ -49,6 +54,7 @@ cdef struct Lead:
     bint polled           # a queue without a kick descriptor is among them
     bint starved          # there was no request to be had
     bint hiprio           # it has that queue alone
+    bint helps
     Virtqueue *queues[QUEUES_MAX]
 
 
@@ -60,6 +66,8 @@ cdef Worker *worker_create(Engine *engine, Pool *pool, uint32_t number) noexcept
     worker.engine = engine
     worker.pool = pool
     worker.number = number
+    worker.lead_role.worker = worker.help_role.worker = worker
+    worker.help_role.helps = 1
     worker.polling.limit = engine.poll_limit
     worker.polling.schedstat_fd = -1
     worker.epoll_fd = sys_epoll_create()
@@ -73,7 +81,7 @@ cdef Worker *worker_create(Engine *engine, Pool *pool, uint32_t number) noexcept
 
 cdef void worker_start(Worker *worker) noexcept nogil:
     """Asks for a thread to lead it."""
-    pool_offer(worker.pool, &worker.role)
+    pool_offer(worker.pool, &worker.lead_role)
 
 
 cdef void worker_wake(Worker *worker) noexcept nogil:
@@ -147,7 +155,7 @@ cdef void refresh(Lead *lead) noexcept nogil:
 
 
 cdef inline bint leads(const Lead *lead) noexcept nogil:
-    return load_relaxed32(&lead.worker.watched.leader) == lead.token and not load_relaxed32(&lead.worker.stopping)
+    return load_relaxed32(&lead.watched.leader) == lead.token and not load_relaxed32(&lead.worker.stopping)
 
 
 cdef inline void learn(Context *ctx, uint32_t opcode, uint64_t took) noexcept nogil:
@@ -171,9 +179,9 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
     cdef int result = WOULD_SLEEP
     cdef uint64_t start, now
     if not operation.flags & SLEEPS and not slowness_expected(inodes, request.header.nodeid, operation.slow_class):
-        store_relaxed64(&worker.watched.nodeid, request.header.nodeid)
-        store_relaxed32(&worker.watched.slow_class, operation.slow_class)
-        store_relaxed32(&worker.watched.progress, worker.watched.progress + 1)
+        store_relaxed64(&lead.watched.nodeid, request.header.nodeid)
+        store_relaxed32(&lead.watched.slow_class, operation.slow_class)
+        store_relaxed32(&lead.watched.progress, lead.watched.progress + 1)
         start = ticks_now()
         result = perform(&lead.thread.ctx, request, operation)
         now = ticks_now()
@@ -187,6 +195,14 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
         pool_submit(worker.pool, request)
     else:
         complete(worker.engine, request)
+
+
+cdef inline void ask_for_help(Lead *lead, const Virtqueue *queue, const Request *request, uint64_t now) noexcept nogil:
+    """Where large READs wait behind this one."""
+    cdef uint64_t waiting = <uint16_t> (load_relaxed16(&queue.seen_avail) - load_relaxed16(&queue.next_avail))
+    if request.header.opcode == FUSE_READ and request.chain.writable_bytes >= BULK and not lead.helps and \
+            help_wanted(&lead.worker.helping, lead.worker.engine, waiting * request.chain.writable_bytes, now):
+        pool_offer(lead.worker.pool, &lead.worker.help_role)
 
 
 cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
@@ -221,6 +237,7 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
                 if ring_unsignalled(queue) and too_long(lead, queue, request, now):
                     queue.looked_at = now
                     signal(engine, queue)
+                ask_for_help(lead, queue, request, now)
                 serve_request(lead, request, operation)
                 if not leads(lead):
                     signal(engine, queue)
@@ -333,10 +350,12 @@ cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
     cdef Lead lead
     cdef int64_t pause = POLLED_NS
     lead.worker = worker
+    lead.watched = &worker.watched
     lead.thread = thread
     lead.token = fetch_add32(&worker.watched.leader, 1) + 1
     lead.polled = False
     lead.starved = False
+    lead.helps = False
     watch_waits(worker)
     thread.ctx.may_sleep = 0
     store_release32(&worker.watched.tid, <uint32_t> sys_gettid())   # the watchdog takes nobody's place before
@@ -357,4 +376,43 @@ cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
     # A kick that woke this thread though another leads by now, or a wish to stop that it heard first, goes on to that
     # one.
     worker_wake(worker)
+    thread.ctx.may_sleep = 1
+
+
+cdef bint more_to_help(Lead *lead) noexcept nogil:
+    """Looks on for a moment: True where there is another request."""
+    cdef uint64_t us = lead.worker.engine.ticks_per_us
+    cdef uint64_t now = ticks_now()
+    cdef uint64_t until = now + LINGER_US * us
+    cdef uint32_t i
+    while now < until and load_relaxed32(&lead.worker.version) == lead.version and leads(lead):
+        for i in range(lead.count):
+            if available(lead.queues[i]):
+                return True
+        now = ticks_now()
+    return False
+
+
+cdef void help(Worker *worker, Thread *thread) noexcept nogil:
+    """Serves the worker's queues beside the thread that leads it, as long as there is something to do and a CPU for
+    it. Who leads answers for all: it asks for kicks, and is watched. This thread may leave, or hang, at any time.
+    """
+    cdef Lead lead
+    cdef Watched watched
+    memset(&watched, 0, sizeof(Watched))
+    lead.worker = worker
+    lead.watched = &watched
+    lead.thread = thread
+    lead.token = watched.leader
+    lead.polled = False
+    lead.helps = True
+    thread.ctx.may_sleep = 0
+    refresh(&lead)
+    help_begin(&worker.helping, ticks_now())
+    while load_acquire32(&worker.version) == lead.version and leads(&lead):
+        if not serve(&lead) and (lead.starved or not more_to_help(&lead)):
+            break
+        if not help_pays(&worker.helping, worker.engine, ticks_now()):
+            break
+    help_end(&worker.helping, worker.engine, watched.progress)
     thread.ctx.may_sleep = 1

@@ -20,7 +20,7 @@ from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError
 from virtiofsd.guest_memory import SLOTS_MAX, GuestMemory, Region
 from virtiofsd.log import TRACE
 from virtiofsd.options import VRINGS_MAX
-from virtiofsd.placement import Placement, pollers
+from virtiofsd.placement import Placement, helpers, pollers
 from virtiofsd.sandbox import Inside
 from virtiofsd.settings import settings_of
 from virtiofsd.vhost_user_abi import FrontRequest
@@ -85,6 +85,7 @@ def new_device(options: argparse.Namespace, inside: Inside, descriptors: int) ->
         Device, inside.root_fd, inside.proc_fd, settings_of(options), queues=vring_count(options),
         descriptors=descriptors, pool_threads=pool_threads(options), requests=options.max_requests,
         poll_us=POLL_US if options.poll_us is None else options.poll_us, pollers=pollers(),
+        helpers=helpers() if options.helpers is None else options.helpers,
         idle_seconds=options.descriptor_timeout, close_delay=options.close_delay, seccomp=inside.filter)
     return in_background(make)
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 HIPRIO = 0
 WORTH_WHILE = 0.8  # a move leaves the busier of two workers with at most so much of what it has had
+HELPERS = 3
 LEAST = 1000  # requests between two looks: with fewer nothing is crowded
 
 CPUS = os.cpu_count() or 1  # of the machine; asked before a sandbox hides it
@@ -20,6 +21,12 @@ def pollers() -> int:
     """
     ours = len(os.sched_getaffinity(0))
     return ours // 2 or int(CPUS > 1)
+
+
+def helpers() -> int:
+    """How many threads may help workers at once, if nothing else is said. Beyond a few, memory is what is short."""
+    ours = len(os.sched_getaffinity(0))
+    return min(ours // 2, HELPERS) if ours > 1 else 0
 
 
 class Workers(Protocol):

@@ -19,7 +19,7 @@ LAYERS = {
     "operations": "attr_ops dir_ops file_ops ioctl_ops lock_ops name_ops session_ops xattr_ops",
     "dispatch": "operations",
     "the engine": "engine",
-    "threads": "polling pool threads waits watchdog worker",
+    "threads": "helping polling pool threads waits watchdog worker",
     "the boundary": "device process",
 }
 LEVEL = {module: level for level, modules in enumerate(LAYERS.values()) for module in modules.split()}
