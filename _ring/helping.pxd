@@ -10,6 +10,8 @@ cdef struct Helping:
     uint64_t calls         # times that one was asked
     uint64_t banned_until  # ticks: it has not paid
     uint64_t ban           # ticks of the last ban
+    uint64_t linger        # ticks that who helps looks for more requests
+    uint64_t left_at       # ticks: when help last ended
     # written by the thread that helps
     uint64_t seen_at       # ticks: when it last looked at its clocks
     uint64_t seen_cpu_ns   # its CPU time then
@@ -20,4 +22,5 @@ cdef struct Helping:
 cdef bint help_wanted(Helping *helping, Engine *engine, uint64_t waiting_bytes, uint64_t now) noexcept nogil
 cdef void help_begin(Helping *helping, uint64_t now) noexcept nogil
 cdef bint help_pays(Helping *helping, Engine *engine, uint64_t now) noexcept nogil
+cdef void help_waited(Helping *helping) noexcept nogil
 cdef void help_end(Helping *helping, Engine *engine, uint32_t served) noexcept nogil

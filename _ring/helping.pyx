@@ -10,6 +10,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from .atomics cimport fetch_add32, fetch_sub32, load_acquire32, store_relaxed32, store_release32
 from .engine cimport Engine
 from .linux cimport clock_thread_cpu_ns
+from .ticks cimport ticks_now
 
 cdef enum:
     WORTH_WHILE = 1 << 18    # bytes that wait: to wake a thread takes as long as copying a tenth of that
@@ -17,6 +18,7 @@ cdef enum:
     SHORT_PERCENT = 20       # of it without a CPU: they are short
     BAN_US = 10000           # the first; each further one is twice as long
     BAN_MAX_US = 250000
+    LINGER_US = 50           # that who helps looks for more, where it has been called again so soon
     IDLE_BAN_US = 2000       # after a call that came too late
 
 
@@ -30,6 +32,8 @@ cdef bint help_wanted(Helping *helping, Engine *engine, uint64_t waiting_bytes, 
         fetch_sub32(&engine.helpers, 1)
         return False
     helping.calls += 1
+    if now - helping.left_at < LINGER_US * engine.ticks_per_us:
+        helping.linger = LINGER_US * engine.ticks_per_us
     store_relaxed32(&helping.busy, 1)
     return True
 
@@ -64,10 +68,16 @@ cdef bint help_pays(Helping *helping, Engine *engine, uint64_t now) noexcept nog
     return False
 
 
+cdef void help_waited(Helping *helping) noexcept nogil:
+    """It has looked for more in vain."""
+    helping.linger /= 4
+
+
 cdef void help_end(Helping *helping, Engine *engine, uint32_t served) noexcept nogil:
     """The thread has helped with so many requests, and leaves."""
     cdef uint64_t until = helping.seen_at + IDLE_BAN_US * engine.ticks_per_us
     if not served and helping.banned_until < until:
         helping.banned_until = until
+    helping.left_at = ticks_now()
     fetch_sub32(&engine.helpers, 1)
     store_release32(&helping.busy, 0)

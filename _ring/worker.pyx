@@ -9,7 +9,7 @@ from .atomics cimport (
     store_release32)
 from .fuse_abi cimport FUSE_READ
 from .engine cimport Engine, complete, may_take, pop_request, signal, take_request
-from .helping cimport help_begin, help_end, help_pays, help_wanted
+from .helping cimport help_begin, help_end, help_pays, help_waited, help_wanted
 from .linux cimport (
     EPOLLET, EPOLLIN, calloc, epoll_event, free, memset, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create,
     sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
@@ -32,7 +32,6 @@ cdef enum:
     HOLD_US = 20          # that a reply may be held back for others, at most
     LONG_BYTES = 16384    # a transfer that may take longer than that
     BULK = 65536          # a READ of so much is one that another thread may help with
-    LINGER_US = 50        # that one who helps looks for more
     LEARNING = 8          # the part that one request has of what is usual
     HIPRIO = 0            # the index of its vring (virtio 1.3, 5.11.2)
     WAKE = 0xffffffffU    # in an epoll event: not a queue's kick
@@ -381,15 +380,15 @@ cdef void lead(Worker *worker, Thread *thread) noexcept nogil:
 
 cdef bint more_to_help(Lead *lead) noexcept nogil:
     """Looks on for a moment: True where there is another request."""
-    cdef uint64_t us = lead.worker.engine.ticks_per_us
     cdef uint64_t now = ticks_now()
-    cdef uint64_t until = now + LINGER_US * us
+    cdef uint64_t until = now + lead.worker.helping.linger
     cdef uint32_t i
     while now < until and load_relaxed32(&lead.worker.version) == lead.version and leads(lead):
         for i in range(lead.count):
             if available(lead.queues[i]):
                 return True
         now = ticks_now()
+    help_waited(&lead.worker.helping)
     return False
 
 
