@@ -601,7 +601,7 @@ cdef class Device:
             if self.workers[number] != NULL:
                 wakeups += self.workers[number].wakeups
                 takeovers += self.workers[number].takeovers
-                helped += self.workers[number].helping.calls
+                helped += self.workers[number].helping.times
                 polls += self.workers[number].polling.polls
                 hits += self.workers[number].polling.hits
         numbers["wakeups"] = wakeups

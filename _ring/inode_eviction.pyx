@@ -16,7 +16,7 @@ from .inode_table cimport (
     EVICTING, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, NONE, PINS, SHARDS, Inode, InodeTable, Shard,
     at_slot, is_guests, key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, ENFILE, OWNER_LOCAL, S_IFREG, linux_file_handle, linux_statx,
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, ENFILE, OWNER_LOCAL, S_IFREG, clock_ns, linux_file_handle, linux_statx,
     linux_statx_time, sys_close, sys_futex_wait, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX
@@ -24,7 +24,7 @@ from .names cimport NAME_MAX
 cdef enum:
     EVICT_TRIES = 64            # records that one search for a victim looks at
     EVICT_MISSES = 2 * SHARDS   # searches without one, until it seems that there is none,
-    EVICT_FAILURES = 16384      # or until somebody is told so
+    EVICT_FAILURES = 8192       # or until somebody is told so: tens of milliseconds
 
 # What may become of a cached descriptor.
 cdef enum Closable:
@@ -60,26 +60,29 @@ cdef bint has_room(InodeTable *table, Reserve most) noexcept nogil:
     cdef uint32_t allowed = table.account.reserve / 8 * most
     cdef uint32_t over = descriptors_over_budget(table.account)
     cdef uint32_t pause = 0
-    cdef int looks = 0
+    cdef int64_t until
     cdef bint settles
     if over <= allowed:
         return True
     make_room(table)
+    until = clock_ns() + SETTLING_NS
     while True:
         over = descriptors_over_budget(table.account)
         if over <= allowed:
             return True
+        if clock_ns() >= until:
+            return False
         settles = False
         # What the guest has forgotten counts until it is closed, which another thread may be at.
         if load_acquire32(&table.to_close_count):
             inodes_close_pending(table)
-        elif evict(table, over - allowed, EVICT_FAILURES, &settles) == 0 and not settles:
+            if not load_acquire32(&table.to_close_count):
+                continue
+        elif evict(table, over - allowed, EVICT_FAILURES, &settles):
+            continue
+        elif not settles:
             return False
-        if looks * SETTLING_LOOK_NS >= SETTLING_NS:
-            return False
-        if looks:
-            sys_futex_wait(&pause, 0, SETTLING_LOOK_NS)
-        looks += 1
+        sys_futex_wait(&pause, 0, SETTLING_LOOK_NS)
 
 
 cdef int open_counted(InodeTable *table) noexcept nogil:

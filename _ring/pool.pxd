@@ -48,6 +48,7 @@ cdef struct Pool:
 cdef void pool_init(Pool *pool, Engine *engine, uint32_t limit) noexcept nogil
 cdef void pool_submit(Pool *pool, Request *request) noexcept nogil
 cdef void pool_offer(Pool *pool, Role *role) noexcept nogil
+cdef bint pool_invite(Pool *pool, Role *role) noexcept nogil
 cdef void pool_nudge(Pool *pool) noexcept nogil
 cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil
 cdef bint pool_needs_thread(Pool *pool) noexcept nogil

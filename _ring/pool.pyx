@@ -47,7 +47,7 @@ cdef void pool_submit(Pool *pool, Request *request) noexcept nogil:
 
 
 cdef void pool_offer(Pool *pool, Role *role) noexcept nogil:
-    """A worker has no thread that leads it, or one that does not come back from a call; or there is enough for two."""
+    """A worker has no thread that leads it, or one that does not come back from a call."""
     cdef bint wake = False
     lock(&pool.lock)
     if not role.wanted:
@@ -58,6 +58,20 @@ cdef void pool_offer(Pool *pool, Role *role) noexcept nogil:
     unlock(&pool.lock)
     if wake:
         sys_futex_wake(&pool.sequence, 1)
+
+
+cdef bint pool_invite(Pool *pool, Role *role) noexcept nogil:
+    """A worker has enough to do for two. False: nobody is idle; who comes late is no help."""
+    cdef bint idle
+    lock(&pool.lock)
+    idle = wakes(pool)
+    if idle:
+        role.next = pool.roles
+        pool.roles = role
+    unlock(&pool.lock)
+    if idle:
+        sys_futex_wake(&pool.sequence, 1)
+    return idle
 
 
 cdef void pool_nudge(Pool *pool) noexcept nogil:

@@ -9,7 +9,7 @@ from .atomics cimport (
     store_release32)
 from .fuse_abi cimport FUSE_READ
 from .engine cimport Engine, complete, may_take, pop_request, signal, take_request
-from .helping cimport help_begin, help_end, help_pays, help_waited, help_wanted
+from .helping cimport help_begin, help_end, help_over, help_pays, help_waited, help_wanted
 from .linux cimport (
     EPOLLET, EPOLLIN, calloc, epoll_event, free, memset, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create,
     sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
@@ -18,7 +18,7 @@ from .inode_table cimport InodeTable
 from .mutex cimport lock, unlock
 from .operations cimport SLEEPS, Operation, perform, prepare
 from .polling cimport poll_begin, poll_end, poll_learn
-from .pool cimport Pool, Thread, pool_nudge, pool_offer, pool_submit
+from .pool cimport Pool, Thread, pool_invite, pool_nudge, pool_offer, pool_submit
 from .request cimport WOULD_SLEEP, Request
 from .share cimport Context
 from .slowness cimport slowness_expected, slowness_note
@@ -196,12 +196,15 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
         complete(worker.engine, request)
 
 
-cdef inline void ask_for_help(Lead *lead, const Virtqueue *queue, const Request *request, uint64_t now) noexcept nogil:
-    """Where large READs wait behind this one."""
-    cdef uint64_t waiting = <uint16_t> (load_relaxed16(&queue.seen_avail) - load_relaxed16(&queue.next_avail))
-    if request.header.opcode == FUSE_READ and request.chain.writable_bytes >= BULK and not lead.helps and \
-            help_wanted(&lead.worker.helping, lead.worker.engine, waiting * request.chain.writable_bytes, now):
-        pool_offer(lead.worker.pool, &lead.worker.help_role)
+cdef inline void ask_for_help(Lead *lead, const Virtqueue *queue, const Request *request) noexcept nogil:
+    """Where large READs wait behind this one, and a thread has nothing to do."""
+    cdef uint64_t waiting
+    if lead.helps or request.header.opcode != FUSE_READ or request.chain.writable_bytes < BULK:
+        return
+    waiting = <uint16_t> (load_relaxed16(&queue.seen_avail) - load_relaxed16(&queue.next_avail))
+    if help_wanted(&lead.worker.helping, lead.worker.engine, waiting * request.chain.writable_bytes) and \
+            not pool_invite(lead.worker.pool, &lead.worker.help_role):
+        help_over(&lead.worker.helping, lead.worker.engine)
 
 
 cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
@@ -236,7 +239,7 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
                 if ring_unsignalled(queue) and too_long(lead, queue, request, now):
                     queue.looked_at = now
                     signal(engine, queue)
-                ask_for_help(lead, queue, request, now)
+                ask_for_help(lead, queue, request)
                 serve_request(lead, request, operation)
                 if not leads(lead):
                     signal(engine, queue)
@@ -304,6 +307,9 @@ cdef bint ask_for_kicks(Lead *lead) noexcept nogil:
             more |= ring_kicks_on(queue)
             lead.polled |= queue.kick_fd < 0 and not queue.inband_kicks
         unlock(&queue.avail_lock)
+        # What one who helps has left behind, and hangs now: nobody else looks after it.
+        if ring_unsignalled(queue):
+            signal(lead.worker.engine, queue)
     return more
 
 
@@ -398,6 +404,7 @@ cdef void help(Worker *worker, Thread *thread) noexcept nogil:
     """
     cdef Lead lead
     cdef Watched watched
+    cdef bint more = True
     memset(&watched, 0, sizeof(Watched))
     lead.worker = worker
     lead.watched = &watched
@@ -408,10 +415,9 @@ cdef void help(Worker *worker, Thread *thread) noexcept nogil:
     thread.ctx.may_sleep = 0
     refresh(&lead)
     help_begin(&worker.helping, ticks_now())
-    while load_acquire32(&worker.version) == lead.version and leads(&lead):
-        if not serve(&lead) and (lead.starved or not more_to_help(&lead)):
-            break
-        if not help_pays(&worker.helping, worker.engine, ticks_now()):
-            break
+    while more and load_acquire32(&worker.version) == lead.version and leads(&lead):
+        more = serve(&lead) or (not lead.starved and more_to_help(&lead))
+        # Also of the last turn: most help is over after a single one.
+        more &= help_pays(&worker.helping, worker.engine, ticks_now())
     help_end(&worker.helping, worker.engine, watched.progress)
     thread.ctx.may_sleep = 1

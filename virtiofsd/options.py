@@ -156,8 +156,8 @@ OPTIONS = (
     Option("--poll-us", "N", poll_time, None, "how many microseconds a thread looks for new requests at most before it "
            "sleeps; 0: not at all", PERFORMANCE, usual="auto: up to 50 where that pays and there are CPUs to spare",
            differs=Difference("never", "waking a thread takes longer than most requests do")),
-    Option("--helpers", "N", number(0, VRINGS_MAX - 1), None, "how many more threads at most copy large reads of which "
-           "several wait in one queue; 0: none", PERFORMANCE,
+    Option("--helpers", "N", number(0, VRINGS_MAX - 1), None, "how many threads at once may help another that serves "
+           "a queue, where several large reads wait in it; 0: none", PERFORMANCE,
            usual="half of the CPUs that the daemon may use, up to 3, while one of them is free"),
     Option("--max-requests", "N", number(64, 1 << 20), 16384, "most requests in flight; more wait in their queues",
            PERFORMANCE),

@@ -25,8 +25,7 @@ def pollers() -> int:
 
 def helpers() -> int:
     """How many threads may help workers at once, if nothing else is said. Beyond a few, memory is what is short."""
-    ours = len(os.sched_getaffinity(0))
-    return min(ours // 2, HELPERS) if ours > 1 else 0
+    return min(len(os.sched_getaffinity(0)) // 2, HELPERS)
 
 
 class Workers(Protocol):

@@ -3,8 +3,11 @@
 import random
 
 from frontend import fuse_abi as abi
+from frontend.device import VirtioFs
+from frontend.fuse import FuseClient
 from frontend.fuse_abi import Opcode
 from frontend.fuse_transport import Ticket
+from tests.conftest import StartDaemon
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import Guest, opened
 
@@ -105,3 +108,17 @@ def test_a_guest_may_reset_the_device_in_the_middle_of_help(connect: Connect) ->
         guest.fuse.init()
         guest.fuse.lookups.clear()
         file = opened(guest.fuse, "file")
+
+
+def test_a_front_end_may_leave_in_the_middle_of_help(start_daemon: StartDaemon) -> None:
+    content = random.Random(5).randbytes(BATCH * SIZE)
+    for _ in range(4):
+        daemon = start_daemon("--helpers", "1")
+        (daemon.share / "file").write_bytes(content)
+        with VirtioFs(daemon.socket, queue_size=512, memory_mib=256) as device:
+            fuse = FuseClient(device)
+            fuse.init()
+            guest = Guest(daemon, device, fuse)
+            file = opened(fuse, "file")
+            check(guest, submit(guest, file), content)
+            submit(guest, file)

@@ -34,7 +34,7 @@ complete -c virtiofsd -l thread-pool-size -x -d 'most threads for requests that 
 complete -c virtiofsd -l num-request-queues -x -d 'most request queues that a front-end may use'
 complete -c virtiofsd -l workers -x -d 'how many threads serve request queues side by side'
 complete -c virtiofsd -l poll-us -x -d 'how many microseconds a thread looks for new requests at most before it sleeps'
-complete -c virtiofsd -l helpers -x -d 'how many more threads at most copy large reads of which several wait in one queue'
+complete -c virtiofsd -l helpers -x -d 'how many threads at once may help another that serves a queue'
 complete -c virtiofsd -l max-requests -x -d 'most requests in flight'
 complete -c virtiofsd -l descriptor-timeout -x -d 'how long the descriptor of a file that the guest has not opened stays cached without being used'
 complete -c virtiofsd -l close-delay -x -d 'how long a file that the guest had open for reading alone stays open after its last close'
