@@ -21,7 +21,7 @@ cdef struct Helping:
 
 cdef bint help_wanted(Helping *helping, Engine *engine, uint64_t waiting_bytes) noexcept nogil
 cdef void help_over(Helping *helping, Engine *engine) noexcept nogil
-cdef void help_begin(Helping *helping, uint64_t now) noexcept nogil
-cdef bint help_pays(Helping *helping, Engine *engine, uint64_t now) noexcept nogil
+cdef void help_begin(Helping *helping) noexcept nogil
+cdef bint help_pays(Helping *helping, Engine *engine) noexcept nogil
 cdef void help_waited(Helping *helping) noexcept nogil
 cdef void help_end(Helping *helping, Engine *engine, uint32_t served) noexcept nogil

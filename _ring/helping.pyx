@@ -47,14 +47,15 @@ cdef void help_over(Helping *helping, Engine *engine) noexcept nogil:
     store_release32(&helping.busy, 0)
 
 
-cdef void help_begin(Helping *helping, uint64_t now) noexcept nogil:
-    helping.seen_at = now
+cdef void help_begin(Helping *helping) noexcept nogil:
+    helping.seen_at = ticks_now()
     helping.seen_cpu_ns = clock_thread_cpu_ns()
 
 
-cdef bint help_pays(Helping *helping, Engine *engine, uint64_t now) noexcept nogil:
+cdef bint help_pays(Helping *helping, Engine *engine) noexcept nogil:
     """Whether the calling thread, which helps, has the CPU that it needs for that."""
     cdef uint64_t us = engine.ticks_per_us
+    cdef uint64_t now = ticks_now()
     cdef uint64_t cpu_ns = clock_thread_cpu_ns()
     cdef uint64_t passed = (now - helping.seen_at) * 1000 / us
     cdef uint64_t ran = cpu_ns - helping.seen_cpu_ns

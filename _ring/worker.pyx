@@ -275,19 +275,25 @@ cdef bint available(Virtqueue *queue) noexcept nogil:
     return found
 
 
+cdef bint any_available(const Lead *lead) noexcept nogil:
+    cdef uint32_t i
+    for i in range(lead.count):
+        if available(lead.queues[i]):
+            return True
+    return False
+
+
 cdef bint poll(Lead *lead) noexcept nogil:
     """Looks on for a while. True: there is something to do."""
     cdef Worker *worker = lead.worker
     cdef uint64_t until = poll_begin(&worker.polling, worker.engine, ticks_now())
     cdef uint64_t now
-    cdef uint32_t i
     if not until:
         return False
     while True:
-        for i in range(lead.count):
-            if available(lead.queues[i]):
-                poll_end(&worker.polling, worker.engine, ticks_now(), True)
-                return True
+        if any_available(lead):
+            poll_end(&worker.polling, worker.engine, ticks_now(), True)
+            return True
         now = ticks_now()
         if now >= until or load_relaxed32(&worker.version) != lead.version or not leads(lead):
             poll_end(&worker.polling, worker.engine, now, False)
@@ -388,11 +394,9 @@ cdef bint more_to_help(Lead *lead) noexcept nogil:
     """Looks on for a moment: True where there is another request."""
     cdef uint64_t now = ticks_now()
     cdef uint64_t until = now + lead.worker.helping.linger
-    cdef uint32_t i
     while now < until and load_relaxed32(&lead.worker.version) == lead.version and leads(lead):
-        for i in range(lead.count):
-            if available(lead.queues[i]):
-                return True
+        if any_available(lead):
+            return True
         now = ticks_now()
     help_waited(&lead.worker.helping)
     return False
@@ -414,10 +418,10 @@ cdef void help(Worker *worker, Thread *thread) noexcept nogil:
     lead.helps = True
     thread.ctx.may_sleep = 0
     refresh(&lead)
-    help_begin(&worker.helping, ticks_now())
+    help_begin(&worker.helping)
     while more and load_acquire32(&worker.version) == lead.version and leads(&lead):
         more = serve(&lead) or (not lead.starved and more_to_help(&lead))
         # Also of the last turn: most help is over after a single one.
-        more &= help_pays(&worker.helping, worker.engine, ticks_now())
+        more &= help_pays(&worker.helping, worker.engine)
     help_end(&worker.helping, worker.engine, watched.progress)
     thread.ctx.may_sleep = 1
