@@ -5,7 +5,6 @@ import os
 import pathlib
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
@@ -310,36 +309,3 @@ def test_a_new_session_in_the_middle_of_requests(guest: Guest) -> None:
     at_once([restart, *(lambda queue=queue: use(queue) for queue in range(2, QUEUES + 1))])
     guest.fuse.init()
     guest.daemon.wait_for(inodes=0, inodes_closing=0, files_open=0, descriptors_cached=0)
-
-
-def threads_of(guest: Guest) -> int:
-    return len(os.listdir(f"/proc/{guest.daemon.process.pid}/task"))
-
-
-def mappings(guest: Guest) -> int:
-    return len(pathlib.Path(f"/proc/{guest.daemon.process.pid}/maps").read_text().splitlines())
-
-
-def test_the_threads_of_bursts_of_slow_requests_leave_nothing(connect: Connect) -> None:
-    """The C library keeps the stacks of some for those that come next: what each burst adds must not be left."""
-    guest = connect(queue_size=256)
-    entry, opened = guest.fuse.create(ROOT, "file")
-    guest.fuse.fsync(entry.nodeid, opened.fh)
-    usual, before, most = threads_of(guest), mappings(guest), 0
-    for _ in range(3):
-        threads = 0
-        for _ in range(50):
-            tickets = [guest.fuse.submit(Opcode.FSYNC, entry.nodeid, abi.FSYNC_IN.pack(fh=opened.fh))
-                       for _ in range(100)]
-            for ticket in tickets:
-                assert not guest.fuse.complete(ticket).error
-            threads = threads_of(guest) - usual
-            if threads > 20:
-                break
-        assert threads > 20, "there was no burst"
-        deadline = time.monotonic() + 30
-        while threads_of(guest) > usual:    # they end when they have had nothing to do for a while
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        most = max(most, threads)
-    assert mappings(guest) < before + 3 * most, "each thread had a stack and a guard"

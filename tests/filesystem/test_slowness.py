@@ -142,3 +142,35 @@ def test_threads_that_come_back_from_what_hung_keep_nothing_that_others_wait_for
     began = time.monotonic()
     finish_all(guest, tickets)
     assert time.monotonic() - began < LINGER - 1
+
+
+def threads_of(guest: Guest) -> int:
+    return len(os.listdir(f"/proc/{guest.daemon.process.pid}/task"))
+
+
+def mappings(guest: Guest) -> int:
+    return len(pathlib.Path(f"/proc/{guest.daemon.process.pid}/maps").read_text().splitlines())
+
+
+def test_the_threads_of_bursts_of_slow_requests_leave_nothing(connect: Connect, hangs: pathlib.Path) -> None:
+    """The C library keeps the stacks of some for those that come next: what each burst adds must not be left."""
+    guest = connect("--thread-pool-size", str(POOL), share=hangs, queue_size=1024, memory_mib=64)
+    node = guest.fuse.lookup(ROOT, "file").nodeid
+    body = abi.SETATTR_IN.pack(valid=abi.FATTR_MODE, mode=0o600)
+    usual, burst, left = threads_of(guest), 2 * POOL, []
+    for _ in range(3):
+        with frozen(hangs):
+            tickets = [guest.fuse.submit(Opcode.SETATTR, node, body, out_size=abi.ATTR_OUT.size)
+                       for _ in range(HUNG)]
+            deadline = time.monotonic() + 30
+            while threads_of(guest) < usual + burst:
+                assert time.monotonic() < deadline, "there was no burst"
+                time.sleep(0.01)
+        for ticket in tickets:
+            assert not guest.fuse.complete(ticket).error
+        deadline = time.monotonic() + 30
+        while threads_of(guest) > usual:    # they end when they have had nothing to do for a while
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        left.append(mappings(guest))
+    assert left[-1] < left[0] + burst, "each thread had a stack and a guard"
