@@ -14,12 +14,13 @@ from .descriptors cimport descriptors_for_queues, descriptors_init
 from .engine cimport (
     EVENT_BAD_CHAIN, EVENT_QUEUE_BROKEN, EVENT_THREAD_FAILED, EVENTS_KEPT, Engine, Event, engine_destroy, engine_init,
     notify)
+from .failures cimport failed
 from .handles cimport handles_create, handles_destroy
 from .inodes cimport inodes_create, inodes_destroy, inodes_have_handles
 from .kept cimport kept_create, kept_destroy
 from .linux cimport (
-    CAP_SETGID, CAP_SETUID, EINVAL, ENOMEM, calloc, free, memset, realloc, sys_capget, sys_close, sys_dup, sys_dup3,
-    sys_eventfd, sys_getegid, sys_geteuid, sys_nonblocking)
+    CAP_SETGID, CAP_SETUID, EINVAL, ENOMEM, EOPNOTSUPP, calloc, free, memset, realloc, sys_capget, sys_close, sys_dup,
+    sys_dup3, sys_eventfd, sys_getegid, sys_geteuid, sys_nonblocking)
 from .lock_owners cimport cancel_again, cancel_all, cancel_queue, owners_drop_all
 from .memory cimport MemoryMap, Region, map_create, map_free, map_user, region_map, region_unmap
 from .mutex cimport lock, unlock
@@ -58,11 +59,6 @@ CHAIN_ERRORS = {
 }
 
 
-cdef int failed(int64_t error, str what) except -1:
-    """The one place where a -errno becomes an exception."""
-    raise OSError(-error, f"{what}: {os.strerror(-error)}")
-
-
 @cython.final
 cdef class Device:
     """The data plane of one share. Every method is called by the control plane's one thread.
@@ -86,7 +82,8 @@ cdef class Device:
     cdef Region **regions
     cdef uint32_t region_count
     cdef bytes seccomp
-    cdef bint open
+    cdef bint made                     # there is something to free
+    cdef bint open                     # threads have been started, and use it
 
     def __cinit__(self, int root_fd, int proc_fd, settings, *, int queues, int descriptors, int pool_threads,
                   int requests=16384, int poll_us=50, int pollers=1, int helpers=0, double idle_seconds=0.0,
@@ -100,7 +97,9 @@ cdef class Device:
             self.served_by[i] = -1
         self.queues = <Virtqueue *> calloc(queues, sizeof(Virtqueue))
         if self.queues == NULL:
-            raise MemoryError
+            failed(-ENOMEM, f"cannot make {queues} queues")
+        self.engine.event_fd = -1
+        self.made = True
         for i in range(queues):
             self.queues[i].index = i
             self.queues[i].kick_fd = -1
@@ -114,7 +113,9 @@ cdef class Device:
         share.filter_size = <uint32_t> (len(seccomp) / 8)
         share.own_uid = sys_geteuid()
         share.own_gid = sys_getegid()
-        sys_capget(&effective, &permitted, &inheritable)
+        error = sys_capget(&effective, &permitted, &inheritable)
+        if error < 0:
+            failed(error, "cannot read the thread's capabilities")
         share.capabilities = effective
         share.switches_ids = bool(effective >> CAP_SETUID & 1 and effective >> CAP_SETGID & 1)
         descriptors_init(&share.descriptors, descriptors)
@@ -124,22 +125,25 @@ cdef class Device:
                                 &self.engine.watchdog_armed)
         if error == 0:
             error = handles_create(&share.handles, &share.descriptors, &share.kept)
+        if error == 0:
+            error = map_create(NULL, 0, &self.engine.map)
         if error < 0:
             failed(error, "cannot set the data plane up")
         self.engine.poll_limit = poll_us * self.engine.ticks_per_us
         self.engine.pollers_max = pollers
         self.engine.helpers_max = helpers
         self.engine.idle_ns = <int64_t> (idle_seconds * 1e9)
-        self.engine.map = map_create(NULL, 0)
         root = sys_dup(root_fd)
         with nogil:     # the file system may hang
             error = root if root < 0 else inodes_create(
                 &share.inodes, &share.descriptors, &share.handles, &share.kept, root, proc_fd, self.engine.ticks_per_us)
         if error < 0:
+            if root >= 0:
+                sys_close(root)
             failed(error, "cannot use the shared directory")
         share_configure(share, settings)
         if settings.file_handles == "mandatory" and not inodes_have_handles(&share.inodes):
-            raise OSError("the file system of the shared directory has no file handles that this process may open")
+            failed(-EOPNOTSUPP, "--inode-file-handles mandatory: the shared directory has none that may be opened")
         self.open = True
         pool_init(&self.pool, &self.engine, pool_threads)
         error = watchdog_start(&self.watchdog, &self.pool, self.workers)
@@ -148,6 +152,10 @@ cdef class Device:
         if error < 0:
             self.close()
             failed(error, "cannot start a thread")
+
+    def __dealloc__(self):
+        if not self.open:       # else threads may still use it
+            self.free_all()
 
     # Events.
 
@@ -202,13 +210,13 @@ cdef class Device:
         if number == self.region_count:
             grown = <Region **> realloc(self.regions, (number + 1) * sizeof(Region *))
             if grown == NULL:
-                raise MemoryError
+                failed(-ENOMEM, f"{number + 1} memory regions")
             self.regions = grown
             self.regions[number] = NULL
             self.region_count += 1
         region = <Region *> calloc(1, sizeof(Region))
         if region == NULL:
-            raise MemoryError
+            failed(-ENOMEM, f"{number + 1} memory regions")
         region.guest_addr = guest_addr
         region.size = size
         region.user_addr = user_addr
@@ -220,22 +228,23 @@ cdef class Device:
         return number
 
     def use_regions(self, numbers: list[int]) -> list[int]:
-        """The memory map from now on. The queues whose rings are not in it: they rest. ValueError: overlapping."""
+        """The memory map from now on. The queues whose rings are not in it: they rest. OSError, EINVAL: overlapping."""
         cdef Region **regions = <Region **> calloc(len(numbers) + 1, sizeof(Region *))
-        cdef MemoryMap *map
+        cdef MemoryMap *map = NULL
         cdef MemoryMap *old
         cdef Virtqueue *queue
         cdef uint32_t count = len(numbers)
         cdef uint32_t i
+        cdef int error
         if regions == NULL:
-            raise MemoryError
+            failed(-ENOMEM, f"{count} memory regions")
         for i in range(count):
             regions[i] = self.regions[<uint32_t> numbers[i]]
         with nogil:
-            map = map_create(regions, count)
+            error = map_create(regions, count, &map)
             free(regions)
-        if map == NULL:
-            raise ValueError("guest memory regions overlap")
+        if error < 0:
+            failed(error, "guest memory regions overlap" if error == -EINVAL else f"{count} memory regions")
         lost = []
         old = self.engine.map
         store_pointer(<void **> &self.engine.map, map)
@@ -371,10 +380,6 @@ cdef class Device:
             unlock(&queue.used_lock)
             unlock(&queue.avail_lock)
         return queue.next_avail
-
-    def set_base(self, int index, uint16_t base) -> None:
-        """The next available index of a queue at rest."""
-        self.queue_at(index).next_avail = base
 
     def set_kick(self, int index, int fd, *, bint inband=False) -> None:
         """The kick descriptor, which becomes the device's (-1: none, and the ring is polled unless they are in-band).
@@ -540,13 +545,20 @@ cdef class Device:
 
     def close(self) -> None:
         """Frees everything. RuntimeError while a thread still runs: what it uses must stay."""
-        cdef uint32_t i
-        cdef int number
         if not self.open:
             return
         if not self.stopped:
             raise RuntimeError("the device's threads have not ended")
         self.open = False
+        self.free_all()
+
+    cdef void free_all(self):
+        """No thread uses it, or there never was one: whatever of it has been made."""
+        cdef uint32_t i
+        cdef int number
+        if not self.made:
+            return
+        self.made = False
         with nogil:
             watchdog_stop(&self.watchdog)
         for number in range(QUEUES_MAX):
@@ -566,7 +578,8 @@ cdef class Device:
             inodes_destroy(&self.engine.share.inodes)
         for i in range(self.region_count):
             if self.regions[i] != NULL:
-                self.remove_region(i)
+                region_unmap(self.regions[i])
+                free(self.regions[i])
         free(self.regions)
         map_free(self.engine.map)
         share_free_settings(&self.engine.share)

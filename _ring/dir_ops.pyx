@@ -60,13 +60,16 @@ cdef void fill_dirent(const Context *ctx, const linux_dirent *host, uint32_t nam
         out.type = DT_UNKNOWN   # a stand-in for a device, perhaps
 
 
-cdef uint32_t add_entry(Context *ctx, Inode *directory, Handle *handle, const linux_dirent *host, bint plus,
-                        uint8_t *out) noexcept nogil:
-    """Writes one record and returns its size with the padding; 0 for an entry that is gone by now."""
+cdef inline uint32_t record_size(uint32_t name_size, bint plus) noexcept nogil:
+    """With the padding."""
+    return padded(<uint32_t> (sizeof(fuse_direntplus) if plus else sizeof(fuse_dirent)) + name_size)
+
+
+cdef uint32_t add_entry(Context *ctx, Inode *directory, Handle *handle, const linux_dirent *host, uint32_t name_size,
+                        bint plus, uint8_t *out) noexcept nogil:
+    """Writes one record and returns its size; 0 for an entry that is gone by now."""
     cdef const char *name = <const char *> host + NAME_OFFSET
-    cdef uint32_t name_size = <uint32_t> strlen(name)
-    cdef uint32_t head = sizeof(fuse_direntplus) if plus else sizeof(fuse_dirent)
-    cdef uint32_t size = padded(head + name_size)
+    cdef uint32_t size = record_size(name_size, plus)
     cdef bint dots = is_dot(name) or is_dotdot(name)
     cdef fuse_direntplus *record = <fuse_direntplus *> out
     cdef uint64_t ino = host.d_ino
@@ -85,8 +88,8 @@ cdef uint32_t add_entry(Context *ctx, Inode *directory, Handle *handle, const li
         fill_dirent(ctx, host, name_size, ino, &record.dirent)
     else:
         fill_dirent(ctx, host, name_size, ino, <fuse_dirent *> out)
-    memcpy(out + head, name, name_size)
-    memset(out + head + name_size, 0, size - head - name_size)
+    (<uint64_t *> (out + size))[-1] = 0     # the padding
+    memcpy(out + (sizeof(fuse_direntplus) if plus else sizeof(fuse_dirent)), name, name_size)
     return size
 
 
@@ -98,9 +101,9 @@ cdef int64_t fill_reply(Context *ctx, Inode *directory, Handle *handle, uint64_t
     go on, and nothing is read twice.
     """
     cdef uint8_t *host = ctx.scratch
-    cdef uint32_t smallest = padded((sizeof(fuse_direntplus) if plus else sizeof(fuse_dirent)) + 1)
+    cdef uint32_t smallest = record_size(1, plus)
     cdef uint32_t filled = 0
-    cdef uint32_t want, size, head
+    cdef uint32_t want, name_size
     cdef int64_t got, at
     cdef const linux_dirent *entry
     if handle.position != <int64_t> offset:
@@ -120,13 +123,12 @@ cdef int64_t fill_reply(Context *ctx, Inode *directory, Handle *handle, uint64_t
         at = 0
         while at < got:
             entry = <const linux_dirent *> (host + at)
-            head = sizeof(fuse_direntplus) if plus else sizeof(fuse_dirent)
-            if padded(head + <uint32_t> strlen(<const char *> entry + NAME_OFFSET)) > room - filled:
+            name_size = <uint32_t> strlen(<const char *> entry + NAME_OFFSET)
+            if record_size(name_size, plus) > room - filled:
                 # Only where the guest's buffer is tiny: the rest is read again, from where this one begins.
                 sys_lseek(handle.fd, handle.position, SEEK_SET)
                 return filled if filled else -EINVAL
-            size = add_entry(ctx, directory, handle, entry, plus, out + filled)
-            filled += size
+            filled += add_entry(ctx, directory, handle, entry, name_size, plus, out + filled)
             handle.position = entry.d_off
             at += entry.d_reclen
 

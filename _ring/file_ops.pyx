@@ -503,6 +503,8 @@ cdef int op_fallocate(Context *ctx, Request *request) noexcept nogil:
     error = sys_fallocate(handle.fd, <int> args.mode, <int64_t> args.offset, <int64_t> args.length)
     if joined:
         leave_group(ctx)
+    if error == 0:
+        error = drop_capabilities(ctx, handle.fd)
     handle_release(&ctx.share.handles, handle)
     return error if error < 0 else reply(request, NULL, 0)
 
@@ -528,6 +530,8 @@ cdef int64_t copy_range(Context *ctx, Request *request, uint64_t most) noexcept 
                                      args.len if args.len < most else most, 0)
         if joined:
             leave_group(ctx)
+        if copied != 0:     # as of a WRITE
+            drop_capabilities(ctx, target.fd)
     if source != NULL:
         handle_release(&ctx.share.handles, source)
     if target != NULL:

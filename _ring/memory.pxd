@@ -21,7 +21,7 @@ cdef struct MemoryMap:
 
 cdef int region_map(Region *region, int fd, uint64_t offset, uint32_t *fault_flag) noexcept nogil
 cdef void region_unmap(Region *region) noexcept nogil
-cdef MemoryMap *map_create(Region **regions, uint32_t count) noexcept nogil
+cdef int map_create(Region **regions, uint32_t count, MemoryMap **created) noexcept nogil
 cdef void map_free(MemoryMap *map) noexcept nogil
 cdef Region *map_find(const MemoryMap *map, uint64_t guest_addr) noexcept nogil
 cdef uint8_t *map_guest(const MemoryMap *map, uint64_t guest_addr, uint64_t size) noexcept nogil

@@ -52,12 +52,12 @@ cdef void region_unmap(Region *region) noexcept nogil:
     region.host = NULL
 
 
-cdef MemoryMap *map_create(Region **regions, uint32_t count) noexcept nogil:
-    """A map of the regions, which must not overlap in guest addresses. NULL: no memory, or they do."""
+cdef int map_create(Region **regions, uint32_t count, MemoryMap **created) noexcept nogil:
+    """A map of the regions. 0, -ENOMEM, or -EINVAL where they overlap in guest addresses."""
     cdef MemoryMap *map = <MemoryMap *> calloc(1, sizeof(MemoryMap) + count * sizeof(Region *))
     cdef uint32_t at, i
     if map == NULL:
-        return NULL
+        return -ENOMEM
     map.regions = <Region **> (map + 1)
     for i in range(count):
         at = map.count
@@ -69,8 +69,9 @@ cdef MemoryMap *map_create(Region **regions, uint32_t count) noexcept nogil:
     for i in range(1, count):
         if map.regions[i].guest_addr - map.regions[i - 1].guest_addr < map.regions[i - 1].size:
             free(map)
-            return NULL
-    return map
+            return -EINVAL
+    created[0] = map
+    return 0
 
 
 cdef void map_free(MemoryMap *map) noexcept nogil:

@@ -6,6 +6,7 @@ import os
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from .failures cimport checked
 from .linux cimport sys_capget, sys_capset, sys_seccomp, sys_setgroups, sys_setresgid, sys_setresuid, sys_unshare
 
 cdef extern from "process.h" nogil:
@@ -40,12 +41,6 @@ cdef extern from "process.h" nogil:
 
 NAMESPACES = {"user": CLONE_NEWUSER, "pid": CLONE_NEWPID, "mount": CLONE_NEWNS, "net": CLONE_NEWNET,
               "ipc": CLONE_NEWIPC}
-
-
-cdef int checked(int result, str what) except -1:
-    if result < 0:
-        raise OSError(-result, f"{what}: {os.strerror(-result)}")
-    return result
 
 
 def enter_namespaces(*names: str) -> None:

@@ -2,8 +2,9 @@
 
 from libc.stdint cimport uint32_t
 
+from .failures cimport failed
 from .ids cimport ID_FORBID, ID_SHIFT, ID_SQUASH, IdMap, IdSpan
-from .linux cimport calloc, free, malloc, memcpy
+from .linux cimport ENOMEM, calloc, free, malloc, memcpy
 from .share cimport ALWAYS, AUTO, CACHE_ALWAYS, CACHE_AUTO, CACHE_METADATA, CACHE_NEVER, NEVER, Share
 from .xattr_names cimport (
     XATTR_BAD, XATTR_NAME_MAX, XATTR_OK, XATTR_PREFIX, XATTR_UNSUPPORTED, XattrNames, XattrRule, xattr_to_host)
@@ -18,7 +19,7 @@ cdef int fill_ids(IdMap *map, tuple ranges) except -1:
     map.count = 0
     map.spans = <IdSpan *> calloc(len(ranges) + 1, sizeof(IdSpan))
     if map.spans == NULL:
-        raise MemoryError
+        failed(-ENOMEM, "settings")
     for source, target, count, squash in ranges:
         span = map.spans + map.count
         span.source = source
@@ -32,7 +33,7 @@ cdef int fill_ids(IdMap *map, tuple ranges) except -1:
 cdef const char *copy(bytes text) except NULL:
     cdef char *copied = <char *> malloc(len(text) + 1)
     if copied == NULL:
-        raise MemoryError
+        failed(-ENOMEM, "settings")
     memcpy(copied, <const char *> text, len(text) + 1)
     return copied
 
@@ -42,7 +43,7 @@ cdef int fill_names(XattrNames *names, tuple rules) except -1:
     cdef char capability[XATTR_NAME_MAX + 1]
     names.rules = <XattrRule *> calloc(len(rules) + 1, sizeof(XattrRule))
     if names.rules == NULL:
-        raise MemoryError
+        failed(-ENOMEM, "settings")
     for kind, client, server, key, prepend in rules:
         rule = names.rules + names.count
         rule.kind = KINDS[kind]
@@ -60,7 +61,7 @@ cdef int fill_names(XattrNames *names, tuple rules) except -1:
 
 
 cdef int share_configure(Share *share, object settings) except -1:
-    """Takes a Settings over. MemoryError; whatever was taken is freed by share_free_settings."""
+    """Takes a Settings over. OSError; whatever was taken is freed by share_free_settings."""
     options = &share.options
     options.readonly = settings.readonly
     options.cache = CACHES[settings.cache]

@@ -26,7 +26,9 @@ cdef int to_host(const Context *ctx, const char *name, char *out) noexcept nogil
 
 
 cdef int drop_capabilities(Context *ctx, int fd) noexcept nogil:
-    """After a change of data, size or owner: of security.capability the host knows only its own name."""
+    """After a change of data, size or owner: of security.capability the host knows only its own name. 0 or -errno,
+    which is told where nothing else is: not that of a WRITE, whose reply says how much was written.
+    """
     cdef char path[16]
     cdef int error
     if not ctx.share.xattrs.capability[0]:

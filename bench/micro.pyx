@@ -65,7 +65,8 @@ cdef class Guest:
             self.regions[i].size = self.region_size
             self.regions[i].host = self.host + i * self.region_size
             pointers[i] = &self.regions[i]
-        self.map = map_create(pointers, regions)
+        if map_create(pointers, regions, &self.map) < 0:
+            raise ValueError("no map of the regions")
         self.queue.size, self.queue.indirect = RING, 1
         if not ring_place(&self.queue, <virtio_desc *>self.host, <uint16_t *>(self.host + PAGE),
                           <uint16_t *>(self.host + 2 * PAGE)):

@@ -65,6 +65,7 @@ class Channel:
     """The front-end's socket, non-blocking. Messages are read and answered one at a time."""
 
     def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
         self.socket = connection
         self._waiting: asyncio.Future[None] | None = None
         self._failure: Exception | None = None

@@ -124,6 +124,13 @@ def check(values: argparse.Namespace) -> None:
         raise OptionError(f"--rlimit-nofile {values.rlimit_nofile}: fewer than {NOFILE_LEAST} serve no guest")
     if (values.uid_map or values.gid_map) and values.sandbox != "namespace":
         raise OptionError(f"--uid-map and --gid-map need --sandbox namespace, not {values.sandbox}")
+    if values.modcaps:
+        from virtiofsd import capabilities
+
+        try:
+            capabilities.kept(values.modcaps, values.inode_file_handles)
+        except ValueError as error:
+            raise OptionError(f"--modcaps: {error}") from None
     for name in ("translate_uid", "translate_gid"):
         try:
             idmap.combine(getattr(values, name))

@@ -61,7 +61,7 @@ class GuestMemory:
         try:
             lost = self.device.use_regions([slot.number for slot in slots.values()])
             self.slots = slots
-        except ValueError as error:
+        except OSError as error:
             raise ProtocolError(str(error)) from error
         finally:
             for vring in self.vrings:

@@ -18,11 +18,12 @@ class Listener:
         self._file = file_at(path) if path is not None else None
 
     @classmethod
-    def at(cls, path: str, group: int | None = None) -> Self:
-        """A socket at the path, for its owner, or for a group (its id) too. StartError.
+    def at(cls, path: str, group: str | None = None) -> Self:
+        """A socket at the path, for its owner, or for a group (its name) too. StartError.
 
         A stale one is replaced, one that somebody listens on is not.
         """
+        gid = -1 if group is None else group_id(group)
         pid_file = PidFile.beside(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         bound = False
@@ -33,8 +34,8 @@ class Listener:
             sock.bind(path)
             bound = True
             if group is not None:
-                option = f"--socket-group: giving {shown(path)} to group {group}"
-                os.chown(path, -1, group)
+                option = f"--socket-group {shown(group)}: giving it {shown(path)}"
+                os.chown(path, -1, gid)
                 os.chmod(path, 0o770)
             sock.listen()
         except OSError as error:

@@ -20,6 +20,7 @@ LEVELS = {
 }
 TRACE = LEVELS["trace"]
 ROOT = "virtiofsd"
+LOGGERS = tuple(f"{ROOT}.{module}" for module in ("backend", "placement", "sandbox", "serve", "vrings", "waiting"))
 SEVERITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # syslog(3); all below is 7
 # How many lines alike are logged: what a front-end does wrong it can do a million times a second.
 BURST, PER_SECOND = 100, 1.0

@@ -189,7 +189,7 @@ OPTIONS = (
            "connection is closed", PROCESS),
 
     Option("--log-level", "LEVELS", LEVELS, LEVELS("info"), "what is logged: off, error, warn, info, debug or trace; "
-           "MODULE=LEVEL behind commas is for single modules: info,virtiofsd.vrings=debug", LOG, usual="info"),
+           "MODULE=LEVEL behind commas is for single modules: info,virtiofsd.placement=debug", LOG, usual="info"),
     Option("--syslog", None, None, False, "log to syslog", LOG, usual="to standard error, for the journal in its form"),
 
     Option("--migration-mode", "MODE", text, None, "find-paths or file-handles", MIGRATION, refused=MIGRATION_REASON),

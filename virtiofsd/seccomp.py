@@ -159,7 +159,7 @@ def filters(action: str, machine: str | None = None) -> tuple[bytes, bytes]:
     """
     machine = machine or platform.machine()
     if machine not in ARCHITECTURES:
-        raise ValueError(f"there are no seccomp filters for {machine}, only for {', '.join(ARCHITECTURES)}")
+        raise ValueError(f"--seccomp {action}: there are no filters for {machine}, only for {', '.join(ARCHITECTURES)}")
     for_libc = "" if "CS_GNU_LIBC_VERSION" in os.confstr_names else MUSL
     return (program(f"{DATA_PLANE} {for_libc}", action, machine, os.getpid()),
             program(f"{CONTROL_PLANE} {for_libc}", action, machine, os.getpid()))

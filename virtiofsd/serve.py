@@ -57,7 +57,9 @@ class Server:
         self.manager.ready()
         while connection := await self._unless_stopped(self._accept()):
             try:
-                if await self._serve(connection):
+                with contextlib.closing(Channel(connection)) as channel:
+                    served = await self._serve(channel)
+                if served:
                     log.info("the front-end has disconnected")
                     if not self.options.keep_listening:
                         return 0
@@ -113,10 +115,8 @@ class Server:
                 log.error("a front-end cannot be accepted: %s", error)
                 await asyncio.sleep(ACCEPT_PAUSE)
 
-    async def _serve(self, connection: socket.socket) -> bool:
+    async def _serve(self, channel: Channel) -> bool:
         """One front-end, to its end. False: the next one is to be waited for."""
-        connection.setblocking(False)
-        channel = Channel(connection)
         log.info("a front-end has connected")
         making = new_device(self.options, self.inside, self.descriptors)
         await self._unless_stopped(asyncio.wait([making]))
@@ -124,7 +124,6 @@ class Server:
             await asyncio.wait([making], timeout=CLOSE_SECONDS)
         if not making.done():
             self.unmade = making
-            channel.close()
             return False
         backend = self.backend = Backend(self.options, channel, making.result(), self.inside.proc_fd)
         try:
@@ -138,7 +137,6 @@ class Server:
                 channel.close()
             if not await backend.close():
                 self.hung[backend] = asyncio.create_task(self._free_later(backend))
-            channel.close()
             self.backend = None
 
     async def _free_later(self, backend: Backend) -> None:

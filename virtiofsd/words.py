@@ -1,11 +1,10 @@
 """What the words of options mean: each function takes one and returns a value, or raises ValueError with the reason."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from virtiofsd import idmap
-from virtiofsd.log import LEVELS, ROOT
+from virtiofsd.log import LEVELS, LOGGERS, ROOT
 from virtiofsd.virtio_abi import VIRTIO_FS_TAG_SIZE
 
 
@@ -112,13 +111,8 @@ class LogLevels:
             module, found, name = entry.partition("=")
             if not found:
                 raise ValueError(f"{entry!r} is not MODULE=LEVEL")
-            if module not in modules():
-                raise ValueError(f"{module!r} is no module, such as {ROOT}.vrings")
+            if module not in LOGGERS:
+                raise ValueError(f"{module!r} is none of {', '.join(LOGGERS)}")
             levels.append((module, level(name)))
         return tuple(levels)
 
-
-def modules() -> set[str]:
-    """The names of loggers."""
-    return {f"{ROOT}.{name.removesuffix('.py')}" for name in os.listdir(os.path.dirname(__file__))
-            if name.endswith(".py")}

@@ -9,9 +9,10 @@ import pytest
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
 from tests.conftest import StartDaemon, program
-from virtiofsd import __version__
+from virtiofsd import __version__, log
 from virtiofsd.command_line import parse
 from virtiofsd.errors import OptionError
+from virtiofsd.log import LOGGERS
 from virtiofsd.options import OPTIONS
 
 SHARE = ["--shared-dir", "/some/where"]
@@ -89,7 +90,8 @@ def test_what_is_given_is_taken() -> None:
     ("--num-request-queues", ["0", "256", "-3", "many", ""]),
     ("--rlimit-nofile", ["255", "1", "-1", "x"]),
     ("--drain-timeout", ["0", "-1", "x", "nan", "inf", ""]),
-    ("--log-level", ["loud", "", "a\nb", "info,", "info,debug", "info,nothing=debug", "info,virtiofsd.vrings=loud"]),
+    ("--log-level", ["loud", "", "a\nb", "info,", "info,debug", "info,nothing=debug", "info,virtiofsd.vrings=loud",
+                     "info,virtiofsd.words=debug"]),
     ("--sandbox", ["nowhere", "yes", ""]),
     ("--shared-dir", [""]),
     ("--cache", ["", "sometimes", "none"]),
@@ -104,6 +106,16 @@ def test_a_bad_value_is_named_with_its_option(option: str, words: list[str]) -> 
         message = complaint(*given, f"{option}={word}")
         assert option in message
         assert word in message or repr(word) in message or repr(word)[1:-1] in message
+
+
+def test_a_capability_that_another_option_needs_cannot_be_given_up() -> None:
+    assert complaint(*GOOD, "--modcaps=-dac_read_search", "--inode-file-handles=mandatory") == \
+        "--modcaps: dac_read_search is needed with --inode-file-handles mandatory"
+
+
+def test_levels_are_for_the_modules_that_log() -> None:
+    modules = pathlib.Path(log.__file__).parent.glob("*.py")
+    assert {f"virtiofsd.{path.stem}" for path in modules if "getLogger(__name__)" in path.read_text()} == set(LOGGERS)
 
 
 def test_an_option_can_be_taken_back_and_the_last_word_counts() -> None:

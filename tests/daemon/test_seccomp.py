@@ -193,7 +193,7 @@ def test_what_is_refused_is_refused_as_asked_for(machine: str, action: str) -> N
 
 
 def test_a_machine_without_tables_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="there are no seccomp filters for vax, only for x86_64, aarch64"):
+    with pytest.raises(ValueError, match="--seccomp kill: there are no filters for vax, only for x86_64, aarch64"):
         seccomp.filters("kill", "vax")
 
 

@@ -103,7 +103,8 @@ def test_a_group_that_is_not_there_is_named_before_there_is_a_socket(place: path
 @pytest.mark.skipif(ROOT, reason="root may give files to any group")
 def test_a_group_that_may_not_be_given_the_socket_leaves_none(place: pathlib.Path) -> None:
     other = next(entry for entry in grp.getgrall() if entry.gr_gid not in (*os.getgroups(), os.getegid()))
-    assert refused(place, "--socket-group", other.gr_name) == f"--socket-path {place}: Operation not permitted"
+    assert refused(place, "--socket-group", other.gr_name) == \
+        f"--socket-group {other.gr_name}: giving it {place}: Operation not permitted"
     assert [path.name for path in place.parent.iterdir()] == ["share"]
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+from collections.abc import Callable
 
 import pytest
 
@@ -232,17 +233,34 @@ def test_attributes_of_a_deleted_file(fuse: FuseClient) -> None:
     fuse.release(entry.nodeid, opened.fh)
 
 
-def test_writing_takes_file_capabilities_away(fuse: FuseClient, share: pathlib.Path) -> None:
-    """As on the host: the guest's kernel counts on it."""
+CAPABILITY = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+CHANGES: dict[str, Callable[[FuseClient, int, int], object]] = {
+    "write": lambda fuse, node, fh: fuse.write(node, fh, 0, b"changed"),
+    "fallocate": lambda fuse, node, fh: fuse.fallocate(node, fh, 0, 10),
+    "copy": lambda fuse, node, fh: fuse.copy_file_range(node, fh, 0, node, fh, 4096, 10),
+    "truncate": lambda fuse, node, _: fuse.setattr(node, size=5),
+    "open": lambda fuse, node, _: fuse.release(node, fuse.open(node, os.O_RDWR | os.O_TRUNC).fh),
+    "chown": lambda fuse, node, _: fuse.setattr(node, owner=os.getuid(), group=os.getgid()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("options", [(), ("--xattrmap", ":map::user.guest.:")], ids=["", "mapped"])
+def test_changes_take_file_capabilities_away(connect: Connect, options: tuple[str, ...], change: str) -> None:
+    """As on the host, which does so only where it knows them by their name: the guest's kernel counts on it."""
+    guest = connect(*options)
+    fuse = guest.fuse
     entry, opened = fuse.create(ROOT, "program", 0o755)
-    capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+    fuse.write(entry.nodeid, opened.fh, 0, b"unchanged" * 1000)
     try:
-        fuse.setxattr(entry.nodeid, "security.capability", capability)
+        fuse.setxattr(entry.nodeid, "security.capability", CAPABILITY)
     except OSError as error:
         pytest.skip(f"no file capabilities here: {error}")
-    assert fuse.getxattr(entry.nodeid, "security.capability") == capability
-    fuse.write(entry.nodeid, opened.fh, 0, b"changed")
-    assert "security.capability" not in os.listxattr(share / "program")
+    assert fuse.getxattr(entry.nodeid, "security.capability") == CAPABILITY
+    CHANGES[change](fuse, entry.nodeid, opened.fh)
+    with refused(errno.ENODATA):
+        fuse.getxattr(entry.nodeid, "security.capability")
+    assert not [name for name in os.listxattr(guest.share / "program") if name.endswith("capability")]
 
 
 # Large ones

@@ -8,7 +8,7 @@ RING = pathlib.Path(__file__).parents[2] / "_ring"
 # From the bottom to the top. A module may use those of the layers below its own, and of its own in one direction.
 LAYERS = {
     "foreign declarations": "atomics fuse_abi invariants linux ticks vhost_user_abi virtio_abi",
-    "locks, guest memory and plain values": "descriptors ids memory mutex names watched xattr_names",
+    "locks, guest memory and plain values": "descriptors failures ids memory mutex names watched xattr_names",
     "rings": "virtqueue",
     "chains": "chain",
     "tables": "freshness handles inode_cache inode_eviction inode_identity inode_index inode_lifetime inode_places "

@@ -197,13 +197,25 @@ def an_append_only_file_can_be_appended_to() -> None:
         subprocess.run(["chattr", "-a", "file"], check=True)
 
 
-def a_write_takes_capabilities_away() -> None:
-    write("program", mode=0o755)
+def _with_capabilities(name: str) -> None:
+    write(name, mode=0o755)
     try:
-        os.setxattr("program", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+        os.setxattr(name, "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
     except OSError as error:
         raise Skipped(f"no file capabilities: {error}") from error
+
+
+def a_write_takes_capabilities_away() -> None:
+    _with_capabilities("program")
     with opened("program") as file:
         os.write(file, b"x")
+    with fails(errno.ENODATA):
+        os.getxattr("program", "security.capability")
+
+
+def an_allocation_takes_capabilities_away() -> None:
+    _with_capabilities("program")
+    with opened("program") as file:
+        linux.fallocate(file, 0, 0, 8192)
     with fails(errno.ENODATA):
         os.getxattr("program", "security.capability")
