@@ -25,7 +25,7 @@ sanitize: ## what a malicious guest may try, under AddressSanitizer and UBSan [H
 	  ASAN_OPTIONS=detect_leaks=0:handle_sigbus=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(BIN)/python -m pytest $(or $(ARGS),tests/hostile)
 
-bench: ## measure this and the reference daemon [QUICK=1 ROWS=getattr,lookup PARTS=rows ROUNDS=5 SECONDS=0.5]
+bench: ## measure this and the reference daemon [QUICK=1 PARTS=rows,neighbours ROWS=getattr CASES=fsync ROUNDS=5]
 	@tools/setup bench
 	@$(BIN)/python -m guest.fetch reference >/dev/null
 	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROWS),--rows $(ROWS)) $(if $(PARTS),--parts $(PARTS)) \
@@ -46,7 +46,7 @@ check: ## linters, types, generated files, and no Python on the path of a reques
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint _ring frontend bench
 	$(BIN)/python tools/generate_abi.py --check
 	$(BIN)/python tools/generate_docs.py --check
-	$(if $(wildcard tools/check_hot_path.py),$(BIN)/python tools/check_hot_path.py)
+	$(BIN)/python tools/check_hot_path.py
 
 wheels: ## an sdist and a wheel, in dist/
 	@tools/setup wheels

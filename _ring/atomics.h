@@ -29,10 +29,6 @@ ATOMICS(64)
 
 static inline void *load_pointer(void *const *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline void store_pointer(void **p, void *value) { __atomic_store_n(p, value, __ATOMIC_RELEASE); }
-static inline void *exchange_pointer(void **p, void *value) { return __atomic_exchange_n(p, value, __ATOMIC_ACQ_REL); }
-static inline int compare_exchange_pointer(void **p, void **expected, void *value) {
-    return __atomic_compare_exchange_n(p, expected, value, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-}
 
 static inline void fence_full(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 

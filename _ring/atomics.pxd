@@ -3,10 +3,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "atomics.h" nogil:
-    uint8_t load_relaxed8(const uint8_t *p)
     uint8_t load_acquire8(const uint8_t *p)
     void store_release8(uint8_t *p, uint8_t value)
-    void store_relaxed8(uint8_t *p, uint8_t value)
     uint16_t load_relaxed16(const uint16_t *p)
     uint16_t load_acquire16(const uint16_t *p)
     void store_relaxed16(uint16_t *p, uint16_t value)
@@ -28,8 +26,6 @@ cdef extern from "atomics.h" nogil:
     int compare_exchange64(uint64_t *p, uint64_t *expected, uint64_t value)
     void *load_pointer(void **p)
     void store_pointer(void **p, void *value)
-    void *exchange_pointer(void **p, void *value)
-    int compare_exchange_pointer(void **p, void **expected, void *value)
     void fence_full()
     void prefetch(const void *p)
     void cpu_relax()

@@ -19,9 +19,9 @@ from .inodes cimport inode_forget
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, EACCES, EBADF, EINVAL, EISDIR, ENOENT,
     ENOSYS, EOPNOTSUPP, EPERM, ESTALE, O_NOFOLLOW, O_PATH, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_IXGRP,
-    STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, linux_statx, linux_statx_time, memset,
-    sys_close, sys_fchmodat, sys_fchmodat2, sys_fchownat, sys_ftruncate, sys_openat, sys_readlinkat, sys_statx,
-    sys_truncate, sys_utimensat, timespec)
+    STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, device_major, device_minor,
+    linux_statx, linux_statx_time, memset, sys_close, sys_fchmodat, sys_fchmodat2, sys_fchownat, sys_ftruncate,
+    sys_openat, sys_readlinkat, sys_statx, sys_truncate, sys_utimensat, timespec)
 from .mutex cimport lock, unlock
 from .override cimport override_change, override_host_mode, override_show
 from .request cimport WOULD_SLEEP, Request, next_bytes, next_name, reply
@@ -37,8 +37,8 @@ cdef enum:
         FATTR_MTIME_NOW
 
 
-cdef bint same_file(int one, int other) noexcept nogil:
-    """Whether two O_PATH descriptors are of one file on one mount."""
+cdef bint same_folder(int one, int other) noexcept nogil:
+    """Whether two O_PATH descriptors are of one directory on one mount."""
     cdef linux_statx first, second
     if sys_statx(one, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_MNT_ID, &first) < 0:
         return False
@@ -57,11 +57,11 @@ cdef bint inside_share(Context *ctx, int directory) noexcept nogil:
     for _i in range(PARENTS_MAX):
         if at < 0:
             return False
-        inside = same_file(at, root)
+        inside = same_folder(at, root)
         if inside:
             break
         parent = sys_openat(at, "..", O_PATH | O_NOFOLLOW, 0)
-        if parent >= 0 and same_file(parent, at):
+        if parent >= 0 and same_folder(parent, at):
             sys_close(parent)
             break  # the root of everything, and not ours
         sys_close(at)
@@ -315,8 +315,8 @@ cdef int op_statx(Context *ctx, Request *request) noexcept nogil:
     copy_time(&stat.stx_btime, &out.stat.btime)
     copy_time(&stat.stx_ctime, &out.stat.ctime)
     copy_time(&stat.stx_mtime, &out.stat.mtime)
-    out.stat.rdev_major = attr.rdev >> 8 & 0xfff
-    out.stat.rdev_minor = attr.rdev & 0xff | attr.rdev >> 12 & ~<uint32_t> 0xff
+    out.stat.rdev_major = device_major(attr.rdev)
+    out.stat.rdev_minor = device_minor(attr.rdev)
     out.stat.dev_major = stat.stx_dev_major
     out.stat.dev_minor = stat.stx_dev_minor
     return reply(request, &out, sizeof(out))

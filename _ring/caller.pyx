@@ -4,7 +4,6 @@ The guest's kernel has checked the permissions, with groups and capabilities tha
 stays effective as the caller: a second check with less knowledge could only refuse what the guest's kernel allowed.
 """
 
-from libc.errno cimport EINVAL, EPERM
 from libc.stdint cimport uint32_t, uint64_t
 
 from .atomics cimport load_relaxed32
@@ -12,8 +11,8 @@ from .extensions cimport GROUPS_MAX, groups_of
 from .fuse_abi cimport FUSE_DONT_MASK
 from .ids cimport ID_NONE, id_translate
 from .linux cimport (
-    AT_EMPTY_PATH, CAP_DAC_OVERRIDE, CAP_FSETID, STATX_GID, STATX_MODE, S_ISGID, S_IXGRP, abort, linux_statx,
-    sys_capset, sys_setgroups, sys_setresgid, sys_setresuid, sys_statx, sys_umask)
+    AT_EMPTY_PATH, CAP_DAC_OVERRIDE, CAP_FSETID, EINVAL, EPERM, STATX_GID, STATX_MODE, S_ISGID, S_IXGRP, abort,
+    linux_statx, sys_capset, sys_setgroups, sys_setresgid, sys_setresuid, sys_statx, sys_umask)
 from .request cimport Request
 from .share cimport Context
 

@@ -22,7 +22,6 @@ cdef enum ChainError:
     CHAIN_READ_AFTER_WRITE = 5  # a device-readable descriptor after a device-writable one
     CHAIN_TOO_LARGE = 6         # 4 GiB or more
     CHAIN_NO_MEMORY = 7
-    CHAIN_ERRORS = 8
 
 
 # iov[read_first:read_end] is left to read, iov[write_first:write_end] to write; the reply's header has its own place.

@@ -126,7 +126,8 @@ cdef int64_t fill_reply(Context *ctx, Inode *directory, Handle *handle, uint64_t
             name_size = <uint32_t> strlen(<const char *> entry + NAME_OFFSET)
             if record_size(name_size, plus) > room - filled:
                 # Only where the guest's buffer is tiny: the rest is read again, from where this one begins.
-                sys_lseek(handle.fd, handle.position, SEEK_SET)
+                if sys_lseek(handle.fd, handle.position, SEEK_SET) < 0:
+                    handle.position = -1
                 return filled if filled else -EINVAL
             filled += add_entry(ctx, directory, handle, entry, name_size, plus, out + filled)
             handle.position = entry.d_off

@@ -11,7 +11,8 @@ from .memory cimport MemoryMap
 from .slowness cimport SLOW_US
 from .ticks cimport ticks_per_us
 from .request cimport Request, request_create, request_destroy
-from .virtqueue cimport QUEUE_MEMORY_GONE, QUEUE_OK, Virtqueue, ring_break, ring_next, ring_push, ring_signal
+from .virtqueue cimport (
+    BAD_CHAINS, QUEUE_MEMORY_GONE, QUEUE_OK, Virtqueue, ring_break, ring_next, ring_push, ring_signal)
 
 
 cdef int engine_init(Engine *engine, uint32_t requests) noexcept nogil:
@@ -105,6 +106,7 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcep
     """
     cdef MemoryMap *map
     cdef int got, error
+    cdef bint first = False
     cdef uint16_t head = 0
     lock(&queue.avail_lock)
     if not queue.running or queue.error:
@@ -124,11 +126,14 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcep
     map = <MemoryMap *> load_pointer(<void **> &engine.map)
     error = chain_collect(&request.chain, queue, map, head)
     chain_look_ahead(queue, map)
+    if error != CHAIN_OK:
+        invariant(error < BAD_CHAINS, "the kinds of bad chains are counted")
+        queue.bad_chains[error] += 1
+        first = queue.bad_chains[error] == 1
     unlock(&queue.avail_lock)
     if error == CHAIN_OK:
         return 1
-    queue.bad_chains[error] += 1
-    if queue.bad_chains[error] == 1:
+    if first:
         post_event(engine, EVENT_BAD_CHAIN, queue.index, error)
     complete(engine, request)
     return -1

@@ -1,4 +1,4 @@
-"""The blocks that may follow the arguments of a creation (PROTOCOL: FUSE_CREATE_SUPP_GROUP, FUSE_SECURITY_CTX).
+"""The blocks that may follow the arguments of a creation (linux/fuse.h: FUSE_CREATE_SUPP_GROUP, FUSE_SECURITY_CTX).
 
 Blocks begin at any alignment: {size of the whole block, type}, where a type of 32 is groups and a smaller one is a
 number of security contexts.

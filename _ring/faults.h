@@ -1,9 +1,9 @@
 /* SIGBUS of guest memory that is gone: a front-end can truncate the file behind a region at any time.
 
    A fault inside a region gets a zero page in the place of the missing one, and the region's flag is set, by which the
-   device is declared broken; any other SIGBUS ends the process as it would without a handler. The table is the one piece
-   of state that belongs to the process, since a signal handler does. Slots are never freed, so that the handler of one
-   thread may walk the table while another changes a slot that it has no fault in. */
+   device is declared broken; any other SIGBUS ends the process as it would without a handler. The table is the one
+   piece of state that belongs to the process, since a signal handler does. Slots are never freed, so that the handler
+   of one thread may walk the table while another changes a slot that it has no fault in. */
 #ifndef VIRTIOFSD_FAULTS_H
 #define VIRTIOFSD_FAULTS_H
 
@@ -38,16 +38,18 @@ static void fault_handler(int number, siginfo_t *info, void *context) {
     signal(number, SIG_DFL); /* the instruction faults again, for good */
 }
 
+/* Called by one thread at a time: the control plane's. */
 static int faults_install(void) {
-    uint32_t installed = 0;
-    if (!__atomic_compare_exchange_n(&fault_handler_installed, &installed, 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+    if (fault_handler_installed)
         return 0;
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_sigaction = fault_handler;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);
-    return sys_result(sigaction(SIGBUS, &action, NULL));
+    int result = sys_result(sigaction(SIGBUS, &action, NULL));
+    fault_handler_installed = result == 0;
+    return result;
 }
 
 /* Called by one thread at a time: the control plane's. */

@@ -1,4 +1,4 @@
-/* What must always be so: checked in debug and sanitizer builds (VIRTIOFSD_BUILD), where a violation ends the daemon. */
+/* What must always be so: checked in debug and sanitizer builds (VIRTIOFSD_BUILD). A violation ends the daemon. */
 #ifndef VIRTIOFSD_INVARIANTS_H
 #define VIRTIOFSD_INVARIANTS_H
 

@@ -1,4 +1,4 @@
-"""IOCTL: inode flags and fs-verity. `commands` is the list of what is passed on; everything else is ENOTTY.
+"""IOCTL: inode flags and fs-verity. `run()` knows what is passed on; everything else is ENOTTY.
 
 A command's argument is data of a fixed size, copied both ways; a pointer of the guest's is never followed.
 """

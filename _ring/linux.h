@@ -1,5 +1,6 @@
-/* System calls as the data plane makes them: each returns its result or -errno, and none goes through a wrapper of the C
-   library that would act on the whole process (setresuid), cancel, or be missing from an older C library.
+/* System calls as the data plane makes them: each returns its result or -errno, and none goes through a wrapper of the
+   C library that would act on the whole process (setresuid) or be missing from an older C library. The frequent ones
+   go past those wrappers, too, which are cancellation points and cost two atomic operations.
    A call that a signal interrupted is made again; a handler never sees EINTR. */
 #ifndef VIRTIOFSD_LINUX_H
 #define VIRTIOFSD_LINUX_H
@@ -157,8 +158,12 @@ static inline int sys_writable(int fd) {
     struct pollfd wanted = {.fd = fd, .events = POLLOUT};
     return poll(&wanted, 1, 0) == 1;
 }
-static inline int sys_appends(int fd) { return (fcntl(fd, F_GETFL) & O_APPEND) != 0; }
-static inline int sys_nonblocking(int fd) { return (fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
+static inline int sys_has_flag(int fd, int flag) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && (flags & flag);
+}
+static inline int sys_appends(int fd) { return sys_has_flag(fd, O_APPEND); }
+static inline int sys_nonblocking(int fd) { return sys_has_flag(fd, O_NONBLOCK); }
 static inline int64_t sys_send(int fd, const void *data, size_t size, int flags) {
     SYS_RETRIED(send(fd, data, size, flags));
 }
@@ -213,8 +218,8 @@ static inline uint32_t file_system_type(int fd) {
     struct statfs stat;
     return sys_fstatfs(fd, &stat) < 0 ? 0 : (uint32_t)stat.f_type;
 }
-/* Whose a file system is. ELSEWHERE, another program or machine numbers the files, which may give a number away though we
- * hold a descriptor. Of a LOCAL one it is known that it has no part in opening and closing (no flush operation). */
+/* Whose a file system is. ELSEWHERE, another program or machine numbers the files, which may give a number away though
+   we hold a descriptor. Of a LOCAL one it is known that it has no part in opening and closing (no flush operation). */
 enum { OWNER_UNKNOWN, OWNER_LOCAL, OWNER_ELSEWHERE };
 static inline int file_system_owner(uint32_t type) {
     static const uint32_t elsewhere[] = {
@@ -254,9 +259,13 @@ static inline int sys_open_by_handle_at(int mount_fd, struct linux_file_handle *
     SYS_RETRIED(syscall(SYS_open_by_handle_at, mount_fd, handle, flags | O_CLOEXEC));
 }
 
-static inline int sys_ioctl(int fd, unsigned long request, void *argument) { SYS_RETRIED(ioctl(fd, request, argument)); }
+static inline int sys_ioctl(int fd, unsigned long request, void *argument) {
+    SYS_RETRIED(ioctl(fd, request, argument));
+}
 static inline int sys_flock(int fd, int operation) { return sys_result(flock(fd, operation)); }
-static inline int sys_fcntl_lock(int fd, int command, struct flock *lock) { return sys_result(fcntl(fd, command, lock)); }
+static inline int sys_fcntl_lock(int fd, int command, struct flock *lock) {
+    return sys_result(fcntl(fd, command, lock));
+}
 
 /* The signal that makes a blocking lock return: directed at one thread, which alone does not block it. */
 static inline int sys_interrupt(int tid) { return sys_result(syscall(SYS_tgkill, getpid(), tid, SIGRTMIN + 1)); }
@@ -403,7 +412,7 @@ static inline char *decimal(char *buffer, int number) {
 
 static inline int sys_errno(void) { return -errno; }
 
-/* Whether `end` bytes of the file can be mapped, and the size of its pages: a file that is shorter would raise SIGBUS. */
+/* Whether `end` bytes of the file can be mapped, and the size of its pages: a shorter file would raise SIGBUS. */
 static inline int sys_mappable(int fd, uint64_t end, uint64_t *page) {
     struct statfs file_system;
     struct stat file;
@@ -417,9 +426,16 @@ static inline int sys_mappable(int fd, uint64_t end, uint64_t *page) {
     return 0;
 }
 
+/* Device numbers as FUSE has them in 32 bits. */
+static inline uint32_t device_encode(uint32_t major, uint32_t minor) {
+    return (minor & 0xff) | (major << 8) | ((minor & ~0xffU) << 12);
+}
+static inline uint32_t device_major(uint32_t rdev) { return rdev >> 8 & 0xfff; }
+static inline uint32_t device_minor(uint32_t rdev) { return (rdev & 0xff) | (rdev >> 12 & ~0xffU); }
+
 /* "uid:gid:mode:kind" as containers/storage writes it; rdev in the encoding of device_encode. */
 static inline void format_override(char *text, size_t size, uint32_t uid, uint32_t gid, uint32_t mode, uint32_t rdev) {
-    uint32_t major = rdev >> 8 & 0xfff, minor = (rdev & 0xff) | (rdev >> 12 & ~0xffU);
+    uint32_t major = device_major(rdev), minor = device_minor(rdev);
     int at = snprintf(text, size, "%u:%u:%04o:", uid, gid, mode & 07777);
     switch (mode & S_IFMT) {
     case S_IFDIR: snprintf(text + at, size - at, "dir"); break;
@@ -430,10 +446,6 @@ static inline void format_override(char *text, size_t size, uint32_t uid, uint32
     case S_IFBLK: snprintf(text + at, size - at, "block-%u-%u", major, minor); break;
     default: snprintf(text + at, size - at, "file");
     }
-}
-
-static inline uint32_t device_encode(uint32_t major, uint32_t minor) {
-    return (minor & 0xff) | (major << 8) | ((minor & ~0xffU) << 12);
 }
 
 static inline uint64_t mix64(uint64_t value) {

@@ -9,29 +9,21 @@ cdef extern from "linux.h" nogil:
         EACCES
         EAGAIN
         EBADF
-        EBUSY
         EDEADLK
         EEXIST
-        EFAULT
         EFBIG
         EINTR
         EINVAL
         EIO
         EISDIR
-        ELOOP
         EMFILE
-        ENAMETOOLONG
         ENFILE
         ENODATA
-        ENODEV
         ENOENT
         ENOLCK
         ENOMEM
-        ENOSPC
         ENOSYS
-        ENOTCONN
         ENOTDIR
-        ENOTEMPTY
         ENOTSOCK
         ENOTTY
         ENXIO
@@ -44,7 +36,6 @@ cdef extern from "linux.h" nogil:
         ESTALE
         ETIMEDOUT
         ETXTBSY
-        EXDEV
 
     # open and the *at calls
     enum:
@@ -57,7 +48,6 @@ cdef extern from "linux.h" nogil:
         O_DIRECT
         O_DIRECTORY
         O_EXCL
-        O_LARGEFILE
         O_NOATIME
         O_NOCTTY
         O_NOFOLLOW
@@ -68,7 +58,6 @@ cdef extern from "linux.h" nogil:
         O_TMPFILE
         O_TRUNC
         AT_EMPTY_PATH
-        AT_FDCWD
         AT_NO_AUTOMOUNT
         AT_REMOVEDIR
         AT_STATX_DONT_SYNC
@@ -82,14 +71,8 @@ cdef extern from "linux.h" nogil:
         SEEK_SET
         SEEK_DATA
         SEEK_HOLE
-        FALLOC_FL_KEEP_SIZE
-        FALLOC_FL_PUNCH_HOLE
-        FALLOC_FL_ZERO_RANGE
         XATTR_CREATE
         XATTR_REPLACE
-        R_OK
-        W_OK
-        X_OK
         IOV_MAX
         UTIME_NOW
         UTIME_OMIT
@@ -118,11 +101,9 @@ cdef extern from "linux.h" nogil:
         S_IRWXO
         S_IWOTH
         S_ISUID
-        S_ISVTX
         S_IXGRP
 
     enum:
-        STATX_ATIME
         STATX_BASIC_STATS
         STATX_BTIME
         STATX_CTIME
@@ -133,7 +114,6 @@ cdef extern from "linux.h" nogil:
         STATX_NLINK
         STATX_SIZE
         STATX_INO
-        STATX_TYPE
 
     enum:
         CLONE_FS
@@ -141,17 +121,14 @@ cdef extern from "linux.h" nogil:
         EPOLLIN
         MADV_DONTNEED
         MAP_ANONYMOUS
-        MAP_FIXED
         MAP_NORESERVE
         MAP_PRIVATE
         MAP_SHARED
         MSG_DONTWAIT
         MSG_NOSIGNAL
-        PROT_NONE
         PROT_READ
         PROT_WRITE
         CAP_DAC_OVERRIDE
-        CAP_DAC_READ_SEARCH
         CAP_FSETID
         CAP_SETGID
         CAP_SETUID
@@ -291,7 +268,7 @@ cdef extern from "linux.h" nogil:
     int64_t sys_write(int fd, const void *data, size_t size)
     int sys_writable(int fd)
     bint sys_appends(int fd)
-    int sys_nonblocking(int fd)
+    bint sys_nonblocking(int fd)
     int64_t sys_send(int fd, const void *data, size_t size, int flags)
     int64_t sys_getdents64(int fd, void *buffer, size_t size)
     int64_t sys_lseek(int fd, int64_t offset, int whence)
@@ -361,6 +338,8 @@ cdef extern from "linux.h" nogil:
     char *decimal(char *buffer, int number)
     void format_override(char *text, size_t size, uint32_t uid, uint32_t gid, uint32_t mode, uint32_t rdev)
     uint32_t device_encode(uint32_t major, uint32_t minor)
+    uint32_t device_major(uint32_t rdev)
+    uint32_t device_minor(uint32_t rdev)
     uint64_t mix64(uint64_t value)
     int thread_start(pthread_t *thread, thread_main entry, void *argument, size_t stack)
     void thread_name(const char *name)

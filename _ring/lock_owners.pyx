@@ -305,59 +305,55 @@ cdef void cancel_request(LockTable *table, uint64_t unique) noexcept nogil:
     unlock(&table.lock)
 
 
-cdef void cancel_owner(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
-    cdef LockWait *wait
-    lock(&table.lock)
-    wait = table.first
-    while wait != NULL:
-        if not wait.is_flock and wait.nodeid == nodeid and wait.owner == owner:
-            cancel(table, wait)
-        wait = wait.next
-    unlock(&table.lock)
+cdef enum Those:
+    ALL
+    CANCELLED       # signalled once more
+    OF_OWNER        # a nodeid and the guest's number for who has it open
+    OF_HANDLE       # those of flock
+    OF_QUEUE
 
 
-cdef void cancel_handle(LockTable *table, uint64_t fh) noexcept nogil:
-    cdef LockWait *wait
-    lock(&table.lock)
-    wait = table.first
-    while wait != NULL:
-        if wait.is_flock and wait.fh == fh:
-            cancel(table, wait)
-        wait = wait.next
-    unlock(&table.lock)
+cdef bint is_one(const LockWait *wait, Those those, uint64_t which, uint64_t owner) noexcept nogil:
+    if those == CANCELLED:
+        return wait.cancelled
+    if those == OF_OWNER:
+        return not wait.is_flock and wait.nodeid == which and wait.owner == owner
+    if those == OF_HANDLE:
+        return wait.is_flock and wait.fh == which
+    return those == ALL or wait.queue == which
 
 
-cdef void cancel_queue(LockTable *table, uint32_t queue) noexcept nogil:
-    cdef LockWait *wait
-    lock(&table.lock)
-    wait = table.first
-    while wait != NULL:
-        if wait.queue == queue:
-            cancel(table, wait)
-        wait = wait.next
-    unlock(&table.lock)
-
-
-cdef void cancel_all(LockTable *table) noexcept nogil:
-    cdef LockWait *wait
-    lock(&table.lock)
-    wait = table.first
-    while wait != NULL:
-        cancel(table, wait)
-        wait = wait.next
-    unlock(&table.lock)
-
-
-cdef uint32_t cancel_again(LockTable *table) noexcept nogil:
-    """Signals every thread whose wait was cancelled once more. How many there are."""
+cdef uint32_t cancel_those(LockTable *table, Those those, uint64_t which, uint64_t owner) noexcept nogil:
+    """How many there are that were cancelled and have not ended."""
     cdef LockWait *wait
     cdef uint32_t left
     lock(&table.lock)
     wait = table.first
     while wait != NULL:
-        if wait.cancelled:
+        if is_one(wait, those, which, owner):
             cancel(table, wait)
         wait = wait.next
     left = table.cancelling
     unlock(&table.lock)
     return left
+
+
+cdef void cancel_owner(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
+    cancel_those(table, OF_OWNER, nodeid, owner)
+
+
+cdef void cancel_handle(LockTable *table, uint64_t fh) noexcept nogil:
+    cancel_those(table, OF_HANDLE, fh, 0)
+
+
+cdef void cancel_queue(LockTable *table, uint32_t queue) noexcept nogil:
+    cancel_those(table, OF_QUEUE, queue, 0)
+
+
+cdef void cancel_all(LockTable *table) noexcept nogil:
+    cancel_those(table, ALL, 0, 0)
+
+
+cdef uint32_t cancel_again(LockTable *table) noexcept nogil:
+    """Signals every thread whose wait was cancelled once more. How many there are."""
+    return cancel_those(table, CANCELLED, 0, 0)

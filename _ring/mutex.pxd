@@ -1,5 +1,5 @@
 # A mutex of one 32-bit word: 0 free, 1 held, 2 held and somebody waits. Zeroed memory is a free lock.
-# Held for a few instructions; never across a system call that may sleep.
+# Held for a few instructions, but for the few that ARCHITECTURE.md names ("Mutexes and their order").
 
 from libc.stdint cimport uint32_t
 

@@ -10,8 +10,8 @@ from libc.stdint cimport int64_t, uint32_t
 from .fuse_abi cimport fuse_attr
 from .ids cimport ID_NONE
 from .linux cimport (
-    S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, decimal, format_override, strlen, strncmp,
-    sys_getxattr, sys_setxattr)
+    S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, decimal, device_encode, format_override,
+    strlen, strncmp, sys_getxattr, sys_setxattr)
 from .share cimport Context
 from .xattr_names cimport OVERRIDE_XATTR
 
@@ -50,7 +50,7 @@ cdef uint32_t kind_of(const char *text, uint32_t *rdev) noexcept nogil:
     after = number(text + (5 if text[0] == c'c' else 6), 10, &major)
     if after == NULL or number(after, 10, &minor) == NULL:
         return 0
-    rdev[0] = (minor & 0xff) | (major << 8) | ((minor & ~<uint32_t> 0xff) << 12)
+    rdev[0] = device_encode(major, minor)
     return S_IFCHR if text[0] == c'c' else S_IFBLK
 
 

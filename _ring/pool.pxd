@@ -32,7 +32,7 @@ cdef struct Pool:
     uint32_t sequence      # changes with everything that an idle thread should see: a futex
     uint32_t limit         # threads besides those that lead a worker, or help
     uint32_t threads
-    uint32_t leading
+    uint32_t serving
     uint32_t idle
     uint32_t stopping
     uint32_t chores        # descriptors are to be closed, or cancelled waits to be seen to

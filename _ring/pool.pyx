@@ -103,7 +103,7 @@ cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil:
             role[0] = pool.roles
             pool.roles = role[0].next
             role[0].wanted = 0
-            pool.leading += 1
+            pool.serving += 1
             break
         if pool.first != NULL:
             request[0] = pool.first
@@ -133,7 +133,7 @@ cdef bint pool_needs_thread(Pool *pool) noexcept nogil:
     cdef bint needed
     lock(&pool.lock)
     needed = pool.idle == 0 and not pool.stopping and \
-        (pool.threads - pool.leading < pool.limit or pool.roles != NULL)
+        (pool.threads - pool.serving < pool.limit or pool.roles != NULL)
     if needed:
         pool.threads += 1
     unlock(&pool.lock)

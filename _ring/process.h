@@ -1,4 +1,5 @@
-/* System calls that concern the process as a whole: namespaces, mounts, capabilities, seccomp. Results are >= 0 or -errno. */
+/* System calls that concern the process as a whole: namespaces, mounts, capabilities, seccomp. Results are >= 0 or
+   -errno. */
 #ifndef VIRTIOFSD_PROCESS_H
 #define VIRTIOFSD_PROCESS_H
 

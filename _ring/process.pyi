@@ -1,4 +1,5 @@
-# Numbers of capabilities are bits (1 << CAP_...); each raises OSError. What each does stands in process.pyx.
+# Numbers of capabilities are bits (1 << CAP_...); what each does stands in process.pyx.
+# Those that change something raise OSError.
 
 NAMESPACES: dict[str, int]
 

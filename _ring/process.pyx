@@ -1,5 +1,5 @@
 """What the control plane needs of the kernel for its sandbox and Python 3.11 does not have: namespaces, mounts,
-capabilities, seccomp. Each function makes one system call, acts on the calling thread or process, and raises OSError.
+capabilities, seccomp. Each function acts on the calling thread or process, and raises OSError.
 """
 
 import os

@@ -138,7 +138,6 @@ cdef int op_init(Context *ctx, Request *request) noexcept nogil:
     out.time_gran = 1
     ctx.share.flags = flags
     ctx.share.xattrs.hide_acls = not flags & FUSE_POSIX_ACL
-    ctx.share.minor = given.minor
     store_release32(&ctx.share.session, 1)
     return reply(request, &out, sizeof(out))
 

@@ -65,7 +65,6 @@ cdef struct Share:
     IdMap gids_to_guest
     int proc_fd                  # /proc/self/fd, which is every data-plane thread's working directory too
     uint32_t session             # INIT was answered
-    uint32_t minor               # of the protocol
     uint64_t flags               # negotiated by INIT
     uint32_t own_uid
     uint32_t own_gid
@@ -96,6 +95,6 @@ cdef struct Context:
     uint8_t *scratch
 
 
-cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil     # by the thread that starts it
+cdef int context_init(Context *ctx, Share *share) noexcept nogil     # by the thread that starts it
 cdef int context_enter_thread(Context *ctx) noexcept nogil
 cdef void context_destroy(Context *ctx) noexcept nogil

@@ -13,10 +13,10 @@ cdef extern from *:
     bint thread_filtered
 
 
-cdef int context_init(Context *ctx, Share *share, bint may_sleep) noexcept nogil:
+cdef int context_init(Context *ctx, Share *share) noexcept nogil:
     memset(ctx, 0, sizeof(Context))
     ctx.share = share
-    ctx.may_sleep = may_sleep
+    ctx.may_sleep = 1
     ctx.filtered = thread_filtered
     ctx.scratch = <unsigned char *> malloc(SCRATCH)
     return 0 if ctx.scratch != NULL else -ENOMEM

@@ -14,7 +14,6 @@ cdef enum SlowClass:
     CLASS_NAMES
     CLASS_OPEN
     CLASS_DATA
-    CLASSES
 
 
 cdef void slowness_note(InodeTable *table, uint64_t nodeid, uint32_t which, uint64_t took_us,

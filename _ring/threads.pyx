@@ -32,7 +32,7 @@ cdef int start_thread(Pool *pool) noexcept nogil:
     cdef int error = -ENOMEM
     if thread != NULL:
         thread.pool = pool
-        error = context_init(&thread.ctx, &pool.engine.share, True)
+        error = context_init(&thread.ctx, &pool.engine.share)
         if error == 0:
             error = thread_start(&thread.handle, thread_main, thread, STACK)
         if error < 0:
@@ -106,7 +106,7 @@ cdef void *thread_main(void *argument) noexcept nogil:
                 give_request(pool.engine, thread.spare)
                 thread.spare = NULL
             lock(&pool.lock)
-            pool.leading -= 1
+            pool.serving -= 1
             unlock(&pool.lock)
         elif request != NULL:
             run_request(thread, request)

@@ -19,6 +19,9 @@ cdef enum CallKind:
     CALL_SOCKET     # 8 bytes into one end of a socket pair (User-Mode Linux)
     CALL_MESSAGE    # VHOST_USER_BACKEND_VRING_CALL on the back-end channel
 
+cdef enum:
+    BAD_CHAINS = 8  # kinds of them: more than chain.pxd knows
+
 
 cdef struct Virtqueue:
     uint32_t index
@@ -43,8 +46,7 @@ cdef struct Virtqueue:
     uint16_t next_avail     # free-running
     uint16_t seen_avail     # avail.idx as last read
     uint64_t popped         # chains taken, ever
-    uint64_t kicks          # times a worker was woken for it
-    uint64_t bad_chains[8]  # by ChainError
+    uint64_t bad_chains[BAD_CHAINS]     # by ChainError
     uint8_t apart[64]       # the sides are written by different threads
 
     # used side

@@ -59,7 +59,7 @@ cdef void take_over(Watchdog *watchdog, Worker *worker) noexcept nogil:
     cdef Watched *watched = &worker.watched
     watched.stuck = 0
     worker.takeovers += 1
-    if load_relaxed32(&pool.leading) > watchdog.count + pool.limit + load_relaxed32(&pool.engine.helpers):
+    if load_relaxed32(&pool.serving) > watchdog.count + pool.limit + load_relaxed32(&pool.engine.helpers):
         slowness_hangs(&pool.engine.share.inodes, load_relaxed64(&watched.nodeid), load_relaxed32(&watched.slow_class),
                        ticks_now() / pool.engine.ticks_per_us)
     store_release32(&watched.tid, 0)

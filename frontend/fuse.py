@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple, Unpack
 
 from frontend import fuse_abi as abi
@@ -328,11 +328,6 @@ class FuseClient(FuseTransport):
         return int(abi.WRITE_OUT.unpack(self.ask(Opcode.COPY_FILE_RANGE, nodeid, abi.WRITE_OUT.size, body,
                                                  **how)).size)
 
-    def bmap(self, nodeid: int, block: int, blocksize: int, **how: Unpack[How]) -> int:
-        """The block on the device for a block of the file, in units of `blocksize` bytes."""
-        body = abi.BMAP_IN.pack(block=block, blocksize=blocksize)
-        return int(abi.BMAP_OUT.unpack(self.ask(Opcode.BMAP, nodeid, abi.BMAP_OUT.size, body, **how)).block)
-
     def ioctl(self, nodeid: int, fh: int, command: int, data: bytes = b"", out_size: int = 0, flags: int = 0,
               arg: int = 0, **how: Unpack[How]) -> tuple[int, bytes]:
         """The ioctl's result and its output."""
@@ -434,10 +429,3 @@ class FuseClient(FuseTransport):
         """Maps bytes of the file at `moffset` of the DAX window; `flags` 1 is write, 2 read."""
         body = abi.SETUPMAPPING_IN.pack(fh=fh, foffset=offset, len=length, flags=flags, moffset=moffset)
         self.tell(Opcode.SETUPMAPPING, nodeid, body, **how)
-
-    def removemapping(self, nodeid: int, ranges: Sequence[tuple[int, int]], count: int | None = None,
-                      **how: Unpack[How]) -> None:
-        """`count` lies about the number of ranges."""
-        body = abi.REMOVEMAPPING_IN.pack(count=len(ranges) if count is None else count)
-        body += b"".join(abi.REMOVEMAPPING_ONE.pack(moffset=moffset, len=length) for moffset, length in ranges)
-        self.tell(Opcode.REMOVEMAPPING, nodeid, body, **how)

@@ -180,17 +180,6 @@ def write_op(nodeid: int, fh: int, offset: int, size: int, write_flags: int = 0)
     return Op(head + body, data=size, out_args=abi.WRITE_OUT.size, offset=offset, check=CHECK_WORD, check_value=size)
 
 
-def statfs_op(nodeid: int = abi.FUSE_ROOT_ID) -> Op:
-    return Op(request(Opcode.STATFS, nodeid), out_args=abi.STATFS_OUT.size)
-
-
-def getxattr_op(nodeid: int, attribute: str, size: int = 0, error: int = 0) -> Op:
-    """A GETXATTR of a value of `size` bytes (0: of its size), or one that must fail with `error`."""
-    body = abi.GETXATTR_IN.pack(size=size)
-    return Op(request(Opcode.GETXATTR, nodeid, body, name(attribute)), error=error,
-              out_args=0 if size else abi.GETXATTR_OUT.size, out_data=size, least=0 if size else -1, most=size or -1)
-
-
 def open_release_cycle(nodeid: int, flags: int = os.O_RDONLY) -> list[Op]:
     """OPEN and RELEASE of what was opened."""
     body = abi.OPEN_IN.pack(flags=flags)
@@ -232,15 +221,6 @@ def create_unlink_cycle(parent: int, child: str, size: int = 0, secctx: bytes = 
                 patches=((REQUEST_NODEID, 1),))
     unlink = Op(request(Opcode.UNLINK, parent, name(child)), patches=digits(HEADER))
     return [*ops, release, unlink, forget]
-
-
-def mkdir_rmdir_cycle(parent: int, child: str) -> list[Op]:
-    """MKDIR, RMDIR and FORGET of one directory."""
-    make = Op(request(Opcode.MKDIR, parent, abi.MKDIR_IN.pack(mode=0o755), name(child)), out_args=abi.ENTRY_OUT.size,
-              saves=((0, 1),))
-    forget = Op(request(Opcode.FORGET, 0, abi.FORGET_IN.pack(nlookup=1)), no_reply=True,
-                patches=((REQUEST_NODEID, 1),))
-    return [make, Op(request(Opcode.RMDIR, parent, name(child))), forget]
 
 
 def readdir_cycle(nodeid: int, size: int = 32768, plus: bool = False) -> list[Op]:

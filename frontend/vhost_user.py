@@ -283,9 +283,6 @@ class Connection(Channel):
         """The reply, whatever its payload. Without LOG_SHMFD there is none: use order."""
         return self.ask(FrontRequest.SET_LOG_BASE, abi.LOG.pack(size=size, offset=offset), [fd])
 
-    def set_log_fd(self, fd: int) -> None:
-        self.order(FrontRequest.SET_LOG_FD, b"", [fd])
-
     # Rings
 
     def _vring(self, request: int, index: int, num: int, *, ack: bool | None = None) -> None:
@@ -376,14 +373,6 @@ class Connection(Channel):
 
     def set_backend_req_fd(self, sock: socket.socket) -> None:
         self.order(FrontRequest.SET_BACKEND_REQ_FD, b"", [sock.fileno()])
-
-    def postcopy_advise(self) -> int:
-        """The userfaultfd."""
-        reply = self.ask(FrontRequest.POSTCOPY_ADVISE)
-        if len(reply.fds) != 1:
-            reply.close()
-            raise ProtocolError("POSTCOPY_ADVISE was answered without a descriptor")
-        return reply.fds.pop()
 
 
 class BackendChannel(Channel):

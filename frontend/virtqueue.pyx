@@ -281,14 +281,6 @@ cdef class Virtqueue:
             desc.flags = le16(<uint16_t>flags)
             desc.next = le16(<uint16_t>last)
 
-    def read_desc(self, int index):
-        """addr, length, flags, next or id."""
-        cdef virtio_desc *desc = self.ring.desc + index
-        flags, last = le16(desc.flags), le16(desc.next)
-        if self.ring.packed:
-            flags, last = last, flags
-        return le64(desc.addr), le32(desc.len), flags, last
-
     def table_gpa(self, int head):
         """Where the indirect table of a head lies: table_length entries of 16 bytes."""
         return self.tables_gpa + <uint64_t>head * self.ring.table_length * sizeof(virtio_desc)

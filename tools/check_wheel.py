@@ -19,9 +19,10 @@ def wanted() -> set[str]:
     """What the checkout says must be there."""
     package = ROOT / "virtiofsd"
     modules = {str(path.relative_to(ROOT)) for path in package.glob("*.py")} | {"virtiofsd/py.typed"}
-    data_plane = {f"virtiofsd/_ring/{path.name}" for path in (package / "_ring").glob("*.py*") if path.suffix != ".pyx"}
+    data_plane = {f"virtiofsd/_ring/{path.name}" for pattern in ("*.py", "*.pyi")
+                  for path in (package / "_ring").glob(pattern)}
     compiled = {f"virtiofsd/_ring/{path.stem}.abi3.so" for path in (package / "_ring").glob("*.pyx")}
-    return modules | {name for name in data_plane if name.endswith((".py", ".pyi"))} | compiled
+    return modules | data_plane | compiled
 
 
 def shared() -> set[str]:

@@ -20,7 +20,8 @@ from check_wheel import complaints
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
-SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md", "virtiofsd", "_ring", "share", "docs")
+SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md", "ARCHITECTURE.md", "CHANGELOG.md",
+           "virtiofsd", "_ring", "share", "docs")
 
 
 def newest(path: pathlib.Path) -> float:

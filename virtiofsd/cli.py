@@ -4,13 +4,8 @@ import os
 import sys
 
 from virtiofsd.command_line import parse
-from virtiofsd.errors import OptionError, StartError
+from virtiofsd.errors import EXIT_FAILURE, EXIT_INTERNAL, EXIT_USAGE, OptionError, StartError
 from virtiofsd.log import log
-
-# As the reference daemon has them; the last one is EX_SOFTWARE of sysexits(3).
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-EXIT_INTERNAL = 70
 
 
 def open_standard_descriptors() -> None:

@@ -23,9 +23,10 @@ def description(binary: str) -> str:
 
 
 def main() -> int:
-    if len(sys.argv) > 2 or sys.argv[1:2] in (["-h"], ["--help"]):
-        print("usage: python -m virtiofsd.discovery [BINARY]", file=sys.stderr)
-        return 2
+    wants_help = sys.argv[1:] in (["-h"], ["--help"])
+    if wants_help or len(sys.argv) > 2:
+        print("usage: python -m virtiofsd.discovery [BINARY]", file=sys.stdout if wants_help else sys.stderr)
+        return 0 if wants_help else 2
     binary = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else f"{sysconfig.get_path('scripts')}/virtiofsd").absolute()
     if not binary.is_file():
         print(f"virtiofsd.discovery: {binary}: there is no such program", file=sys.stderr)

@@ -2,6 +2,11 @@
 
 import os
 
+# As the reference daemon has them; the last one is EX_SOFTWARE of sysexits(3).
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERNAL = 70
+
 
 class OptionError(Exception):
     """A user's mistake in the options: one line that names the option and the value."""
@@ -12,6 +17,7 @@ class StartError(Exception):
 
 
 def reason(error: OSError) -> str:
+    """What the kernel says of it, without number and path."""
     return os.strerror(error.errno) if error.errno else str(error)
 
 

@@ -17,13 +17,13 @@ from virtiofsd import log as logs
 from virtiofsd._ring.device import Device
 from virtiofsd.backend import CLOSE_SECONDS, Backend, DeviceError, new_device
 from virtiofsd.channel import Channel, ProtocolError
+from virtiofsd.errors import EXIT_FAILURE
 from virtiofsd.listener import Listener
 from virtiofsd.sandbox import Inside
 from virtiofsd.service_manager import ServiceManager
 
 T = TypeVar("T")
 
-EXIT_FAILURE = 1
 ACCEPT_PAUSE = 1.0  # seconds
 HUNG_LOOK = 0.2  # seconds between looks whether what hangs has come back
 

@@ -11,7 +11,7 @@ TIMEOUTS = {"never": 0.0, "auto": 1.0, "metadata": LONG, "always": LONG}
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Settings of the one share. Options that contradict each other were refused when they were checked."""
+    """Settings of the one share. Contradictions were refused, or taken back, when options were checked."""
     usual = TIMEOUTS[options.cache]
 
     def nanoseconds(given: float | None) -> int:

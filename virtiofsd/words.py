@@ -9,6 +9,7 @@ from virtiofsd.virtio_abi import VIRTIO_FS_TAG_SIZE
 
 
 def text(word: str) -> str:
+    """Any word that can be handed to the kernel."""
     if not word:
         raise ValueError("it is empty")
     if "\0" in word:
@@ -17,6 +18,7 @@ def text(word: str) -> str:
 
 
 def tag(word: str) -> str:
+    """A name to mount by (virtio 1.3, 5.11.4)."""
     try:
         size = len(word.encode())
     except UnicodeEncodeError:
@@ -29,6 +31,8 @@ def tag(word: str) -> str:
 
 
 def number(low: int, high: int) -> Callable[[str], int]:
+    """Whole numbers from `low` to `high`."""
+
     def parse(word: str) -> int:
         if not word.isascii() or not word.isdigit():
             raise ValueError("it is not a number")
@@ -40,6 +44,7 @@ def number(low: int, high: int) -> Callable[[str], int]:
 
 
 def seconds(word: str) -> float:
+    """A time, which may be 0."""
     try:
         value = float(word)
     except ValueError:
@@ -50,6 +55,7 @@ def seconds(word: str) -> float:
 
 
 def some_seconds(word: str) -> float:
+    """A time of more than 0."""
     value = seconds(word)
     if not value:
         raise ValueError("it is no time at all")
@@ -57,6 +63,7 @@ def some_seconds(word: str) -> float:
 
 
 def poll_time(word: str) -> int | None:
+    """Microseconds; None: as the daemon likes."""
     return None if word == "auto" else number(0, 10_000)(word)
 
 
@@ -74,12 +81,14 @@ class Choice:
 
 
 def xattrmap(word: str) -> Any:
+    """Rules for names of extended attributes."""
     from virtiofsd import xattrmap as language
 
     return language.parse(word)
 
 
 def translation(word: str) -> Any:
+    """A rule for user or group ids."""
     return idmap.parse(word)
 
 
@@ -95,6 +104,7 @@ def id_range(word: str) -> tuple[int, int, int]:
 
 
 def modcaps(word: str) -> Any:
+    """Changes to the capabilities that are kept, as (name, added)."""
     from virtiofsd import capabilities
 
     return capabilities.parse_changes(word)

@@ -79,3 +79,19 @@ def test_a_front_end_for_whom_there_is_no_memory_is_refused_and_the_next_one_is_
     give_back()
     with VirtioFs(daemon.socket) as device:
         FuseClient(device).init()
+
+
+def test_a_front_end_for_whom_there_is_no_descriptor_waits_until_there_is_one(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--sandbox", "none", "--keep-listening")
+    daemon.expected = ["a front-end cannot be accepted: .*"]
+    before = len(idle_files(daemon))
+    pid = daemon.process.pid
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (before, usual[1]))
+    with socket.socket(socket.AF_UNIX) as visitor:
+        visitor.connect(str(daemon.socket))
+        assert os.strerror(errno.EMFILE) in wait_for_line(daemon, "a front-end cannot be accepted")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        wait_for_line(daemon, "a front-end has connected")
+    with VirtioFs(daemon.socket) as device:
+        FuseClient(device).init()

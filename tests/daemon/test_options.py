@@ -108,6 +108,18 @@ def test_a_bad_value_is_named_with_its_option(option: str, words: list[str]) -> 
         assert word in message or repr(word) in message or repr(word)[1:-1] in message
 
 
+@pytest.mark.parametrize(("words", "why"), [
+    (["--override-stat", "--translate-uid=map:1000:0:1"],
+     "--override-stat and --translate-uid or --translate-gid exclude each other"),
+    (["--override-stat", "--translate-gid=map:1000:0:1"],
+     "--override-stat and --translate-uid or --translate-gid exclude each other"),
+    (["--uid-map=:0:1000:1:", "--sandbox=chroot"], "--uid-map and --gid-map need --sandbox namespace, not chroot"),
+    (["--gid-map=:0:1000:1:", "--sandbox=none"], "--uid-map and --gid-map need --sandbox namespace, not none"),
+])
+def test_options_that_exclude_each_other_are_named(words: list[str], why: str) -> None:
+    assert complaint(*GOOD, *words) == why
+
+
 def test_a_capability_that_another_option_needs_cannot_be_given_up() -> None:
     assert complaint(*GOOD, "--modcaps=-dac_read_search", "--inode-file-handles=mandatory") == \
         "--modcaps: dac_read_search is needed with --inode-file-handles mandatory"
