@@ -8,6 +8,7 @@ import sysconfig
 
 import pytest
 
+from guest.fetch import busybox, kernel
 from tests.guests.conftest import needs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.guest
 
 def test_the_demo_shows_each_side_what_the_other_has_written(tmp_path: pathlib.Path) -> None:
     needs("qemu")
+    kernel(), busybox()  # which tell what they download
     (tmp_path / "of mine").write_text("untouched\n")
     program = f"{sysconfig.get_path('scripts')}/virtiofsd"
     result = subprocess.run([sys.executable, "-m", "guest.demo", str(tmp_path)], capture_output=True, text=True,

@@ -52,7 +52,7 @@ def sources() -> str:
 # Form
 
 def test_lines_end_where_they_should() -> None:
-    """After 120 characters; what linters do not look at. Rows of tables cannot be wrapped, nor pictures and commands."""
+    """After 120 characters; what no linter looks at. Rows of tables cannot be wrapped, nor pictures and commands."""
     files = [*DOCUMENTS, *ROOT.glob("_ring/*.h"), *ROOT.glob("frontend/*.h"), *ROOT.glob("guest/*.sh"),
              ROOT / "pyproject.toml", ROOT / "Makefile", ROOT / "tools/setup", ROOT / ".ci/run"]
     assert [f"{path.relative_to(ROOT)}:{number}" for path in files if path.name != "options.md"    # which is generated
