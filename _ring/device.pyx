@@ -19,8 +19,8 @@ from .handles cimport handles_create, handles_destroy
 from .inodes cimport inodes_create, inodes_destroy, inodes_have_handles
 from .kept cimport kept_create, kept_destroy
 from .linux cimport (
-    CAP_SETGID, CAP_SETUID, EINVAL, ENOMEM, EOPNOTSUPP, calloc, free, memset, realloc, sys_capget, sys_close, sys_dup,
-    sys_dup3, sys_eventfd, sys_getegid, sys_geteuid, sys_nonblocking)
+    CAP_SETGID, CAP_SETUID, EINVAL, ENOMEM, EOPNOTSUPP, calloc, free, memset, realloc, sys_capget, sys_close, sys_drain,
+    sys_dup, sys_dup3, sys_eventfd, sys_getegid, sys_geteuid, sys_nonblocking, sys_writable, sys_write_briefly)
 from .lock_owners cimport cancel_again, cancel_all, cancel_queue, owners_drop_all
 from .memory cimport MemoryMap, Region, map_create, map_free, map_user, region_map, region_unmap
 from .mutex cimport lock, unlock
@@ -34,7 +34,7 @@ from .threads cimport threads_reap, threads_start
 from .virtio_abi cimport virtio_desc, virtio_used_elem
 from .virtqueue cimport (
     CALL_BLOCKING, CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_BAD_HEAD, QUEUE_BAD_INDEX, QUEUE_MEMORY_GONE,
-    QUEUE_OK, QUEUE_OVERCOMMITTED, Virtqueue, ring_place, ring_signal, send_call)
+    QUEUE_OK, QUEUE_OVERCOMMITTED, Virtqueue, ring_place, ring_wants_signal, send_call)
 from .watchdog cimport Watchdog, watchdog_start, watchdog_stop
 from .worker cimport (
     QUEUES_MAX, Worker, worker_attach, worker_create, worker_detach, worker_free, worker_start, worker_stop,
@@ -263,15 +263,19 @@ cdef class Device:
 
     cdef bint find_ring(self, Virtqueue *queue):
         """Finds the ring in the current map; both locks are held. False: it is not there; the queue is not placed."""
-        cdef MemoryMap *map = self.engine.map
-        cdef uint64_t size = queue.size
-        cdef uint8_t *desc = map_user(map, queue.desc_user, size * sizeof(virtio_desc))
-        cdef uint8_t *avail = map_user(map, queue.avail_user, 6 + 2 * size)
-        cdef uint8_t *used = map_user(map, queue.used_user, 6 + size * sizeof(virtio_used_elem))
-        queue.placed = desc != NULL and avail != NULL and used != NULL and ring_place(
-            queue, <virtio_desc *> desc, <uint16_t *> avail, <uint16_t *> used)
+        queue.placed = self.find_parts(queue, queue.size, queue.desc_user, queue.avail_user, queue.used_user)
         queue.running = queue.running and queue.placed
         return queue.placed
+
+    cdef bint find_parts(self, Virtqueue *queue, uint64_t size, uint64_t desc_user, uint64_t avail_user,
+                         uint64_t used_user):
+        """Puts the queue where these are; both locks are held. False: they are not there; all is as it was."""
+        cdef MemoryMap *map = self.engine.map
+        cdef uint8_t *desc = map_user(map, desc_user, size * sizeof(virtio_desc))
+        cdef uint8_t *avail = map_user(map, avail_user, 6 + 2 * size)
+        cdef uint8_t *used = map_user(map, used_user, 6 + size * sizeof(virtio_used_elem))
+        return desc != NULL and avail != NULL and used != NULL and ring_place(
+            queue, <virtio_desc *> desc, <uint16_t *> avail, <uint16_t *> used)
 
     def region_busy(self, uint32_t number) -> bool:
         """Whether requests in flight have buffers in the region. It is not in the map any more: no new one gets any."""
@@ -306,7 +310,7 @@ cdef class Device:
                     bint event_idx, bint indirect) -> None:
         """Where the ring is, as the front-end's addresses, and the next available index (None: go on as it was).
 
-        ValueError where a part is not aligned, or not in guest memory.
+        ValueError where a part is not aligned, or not in guest memory: all is as it was then.
         """
         cdef Virtqueue *queue = self.queue_at(index)
         cdef int next_avail = -1 if base is None else base & 0xffff
@@ -314,13 +318,15 @@ cdef class Device:
         with nogil:
             lock(&queue.avail_lock)
             lock(&queue.used_lock)
-        queue.size = size
-        queue.desc_user = desc
-        queue.avail_user = avail
-        queue.used_user = used
-        queue.event_idx = event_idx
-        queue.indirect = indirect
-        found = self.find_ring(queue)
+        found = self.find_parts(queue, size, desc, avail, used)
+        if found:
+            queue.placed = 1
+            queue.size = size
+            queue.desc_user = desc
+            queue.avail_user = avail
+            queue.used_user = used
+            queue.event_idx = event_idx
+            queue.indirect = indirect
         if found and next_avail >= 0:
             queue.next_avail = queue.seen_avail = next_avail
             # The driver reads used.idx from the ring, so it goes on from what stands there.
@@ -372,7 +378,9 @@ cdef class Device:
         """The ring's memory is left alone from now on. Returns the next available index. Nothing is in flight."""
         cdef Virtqueue *queue = self.queue_at(index)
         with nogil:
-            ring_signal(queue)   # a reply may have been published by a thread that had not come to this yet
+            # A reply may have been published by a thread that had not come to this yet.
+            if ring_wants_signal(queue):
+                send_call(queue, True)
             lock(&queue.avail_lock)
             lock(&queue.used_lock)
             queue.running = 0
@@ -418,7 +426,7 @@ cdef class Device:
             store_release32(&queue.call_kind, CALL_BLOCKING)
         else:
             store_release32(&queue.call_kind, CALLS[kind])
-        if fd >= 0 and queue.placed and not send_call(queue):
+        if fd >= 0 and queue.placed and not send_call(queue, True):
             # What was signalled on the old one may have been lost in the exchange.
             notify(&self.engine)
 
@@ -427,21 +435,23 @@ cdef class Device:
         cdef uint32_t i
         cdef bint sent = True
         for i in range(self.queue_count):
-            if exchange32(&self.queues[i].call_lost, 0) and not send_call(&self.queues[i]):
+            if exchange32(&self.queues[i].call_lost, 0) and not send_call(&self.queues[i], True):
                 sent = False
         return sent
 
     def set_error(self, int index, int fd) -> None:
         """The eventfd that says that the queue is broken; the device's from now on (-1: none)."""
         cdef Virtqueue *queue = self.queue_at(index)
-        cdef int old
-        with nogil:
-            lock(&queue.used_lock)
-            old = queue.err_fd
-            queue.err_fd = fd
-            unlock(&queue.used_lock)
-            if old >= 0:
-                sys_close(old)
+        if queue.err_fd >= 0:
+            sys_close(queue.err_fd)
+        queue.err_fd = fd
+
+    def signal_errors(self) -> None:
+        """Tells the front-end of the queues that have broken, where it gave them an eventfd."""
+        cdef uint64_t one = 1
+        for i in range(self.queue_count):
+            if exchange32(&self.queues[i].error_due, 0) and self.queues[i].err_fd >= 0:
+                sys_write_briefly(self.queues[i].err_fd, &one, sizeof(one))
 
     # Workers.
 
@@ -541,7 +551,17 @@ cdef class Device:
         # What the pool came to after stop() may be waiting for a lock by now; once it has ended, nothing new can.
         cdef bint pool_ended = load_acquire32(&self.pool.threads) == 0
         cancel_all(&self.engine.share.locks)
-        return pool_ended and load_acquire32(&self.engine.waiting_threads) == 0
+        if pool_ended and load_acquire32(&self.engine.waiting_threads) == 0:
+            return True
+        self.let_callers_go()
+        return False
+
+    cdef void let_callers_go(self):
+        """A front-end may have a full eventfd block, so that whoever signals by it hangs. There is an end to that."""
+        cdef uint32_t i
+        for i in range(self.queue_count):
+            if self.queues[i].call_fd >= 0 and not sys_writable(self.queues[i].call_fd):
+                sys_drain(self.queues[i].call_fd)
 
     def close(self) -> None:
         """Frees everything. RuntimeError while a thread still runs: what it uses must stay."""

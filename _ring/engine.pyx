@@ -12,7 +12,8 @@ from .slowness cimport SLOW_US
 from .ticks cimport ticks_per_us
 from .request cimport Request, request_create, request_destroy
 from .virtqueue cimport (
-    BAD_CHAINS, QUEUE_MEMORY_GONE, QUEUE_OK, Virtqueue, ring_break, ring_next, ring_push, ring_signal)
+    BAD_CHAINS, QUEUE_MEMORY_GONE, QUEUE_OK, Virtqueue, ring_break, ring_next, ring_push,
+    ring_wants_signal, send_call)
 
 
 cdef int engine_init(Engine *engine, uint32_t requests) noexcept nogil:
@@ -163,5 +164,5 @@ cdef void complete(Engine *engine, Request *request) noexcept nogil:
 
 cdef void signal(Engine *engine, Virtqueue *queue) noexcept nogil:
     """Tells the driver what was published. A call that cannot be sent now is the control plane's to send."""
-    if not ring_signal(queue):
+    if ring_wants_signal(queue) and not send_call(queue, False):
         notify(engine)

@@ -12,9 +12,10 @@ from .handles cimport Handle, handle_release
 from .ids cimport ID_NONE
 from .opened cimport any_handle_of
 from .linux cimport (
-    EACCES, EINVAL, ENOTTY, EROFS, FS_IOC32_GETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_ENABLE_VERITY, FS_IOC_FSGETXATTR,
-    FS_IOC_FSSETXATTR, FS_IOC_GETFLAGS, FS_IOC_MEASURE_VERITY, FS_IOC_SETFLAGS, fsverity_digest, fsverity_enable_arg,
-    fsxattr, S_IRWXG, S_IRWXO, S_IWGRP, S_IWOTH, S_IWUSR, memcpy, memset, sys_ioctl)
+    EACCES, EINVAL, ENOTTY, EPERM, EROFS, FS_IOC32_GETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_ENABLE_VERITY, FS_IOC_FSGETXATTR,
+    FS_IOC_FSSETXATTR, FS_IOC_GETFLAGS, FS_IOC_MEASURE_VERITY, FS_IOC_SETFLAGS, FS_PROJINHERIT_FL, FS_XFLAG_PROJINHERIT,
+    fsverity_digest, fsverity_enable_arg, fsxattr, S_IRWXG, S_IRWXO, S_IWGRP, S_IWOTH, S_IWUSR, memcpy, memset,
+    sys_ioctl)
 from .request cimport Request, next_bytes, reply
 from .share cimport Context
 
@@ -68,19 +69,37 @@ cdef int get_flags(int fd, uint8_t *data) noexcept nogil:
     return error if error < 0 else <int> sizeof(int)
 
 
+# Whose quota a file counts for is the host's business. Its kernel lets only the first user namespace change that, which
+# is what the daemon is mostly in, and the guest is not.
+
 cdef int set_flags(int fd, const uint8_t *data, uint32_t size) noexcept nogil:
     cdef int flags
+    cdef int before = 0
+    cdef int error
     if size < sizeof(int):
         return -EINVAL
     memcpy(&flags, data, sizeof(int))
+    error = sys_ioctl(fd, FS_IOC_GETFLAGS, &before)
+    if error < 0:
+        return error
+    if (flags ^ before) & FS_PROJINHERIT_FL:
+        return -EPERM
     return sys_ioctl(fd, FS_IOC_SETFLAGS, &flags)
 
 
 cdef int set_fsxattr(int fd, const uint8_t *data, uint32_t size) noexcept nogil:
-    cdef fsxattr attributes
+    cdef fsxattr attributes, before
+    cdef int error
     if size < sizeof(fsxattr):
         return -EINVAL
     memcpy(&attributes, data, sizeof(fsxattr))
+    memset(&before, 0, sizeof(fsxattr))
+    error = sys_ioctl(fd, FS_IOC_FSGETXATTR, &before)
+    if error < 0:
+        return error
+    if attributes.fsx_projid != before.fsx_projid or \
+            (attributes.fsx_xflags ^ before.fsx_xflags) & <uint32_t> FS_XFLAG_PROJINHERIT:
+        return -EPERM
     return sys_ioctl(fd, FS_IOC_FSSETXATTR, &attributes)
 
 

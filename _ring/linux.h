@@ -33,6 +33,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -281,6 +282,34 @@ static inline int interrupt_allow(void) {
     if (sigaction(SIGRTMIN + 1, &action, NULL) < 0)
         return -errno;
     return -pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* What is written to or read from may be the peer's as well, who can have it block at any time. The control plane does
+   not wait for it: a timer cuts its write short. */
+static inline int64_t sys_write_briefly(int fd, const void *data, size_t size) {
+    const struct itimerval soon = {{0, 5000}, {0, 5000}}, never = {{0, 0}, {0, 0}};
+    struct sigaction action, action_before;
+    sigset_t alarm, blocked_before;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = interrupt_handler;
+    sigemptyset(&action.sa_mask);
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    if (sigaction(SIGALRM, &action, &action_before) < 0)
+        return -errno;
+    pthread_sigmask(SIG_UNBLOCK, &alarm, &blocked_before);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    int64_t result = sys_result(syscall(SYS_write, fd, data, size));
+    setitimer(ITIMER_REAL, &never, NULL);
+    pthread_sigmask(SIG_SETMASK, &blocked_before, NULL);
+    sigaction(SIGALRM, &action_before, NULL);
+    return result;
+}
+/* Empties an eventfd, without waiting for something in it. Who hung in writing to it goes on. */
+static inline int64_t sys_drain(int fd) {
+    uint64_t count;
+    struct iovec room = {&count, sizeof count};
+    return sys_result(syscall(SYS_preadv2, fd, &room, 1, -1L, -1L, RWF_NOWAIT));
 }
 
 /* Credentials of the calling thread alone; the C library's functions would change every thread. */

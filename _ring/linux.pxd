@@ -84,6 +84,8 @@ cdef extern from "linux.h" nogil:
         FS_IOC_SETFLAGS
         FS_IOC32_GETFLAGS
         FS_IOC32_SETFLAGS
+        FS_PROJINHERIT_FL
+        FS_XFLAG_PROJINHERIT
 
     enum:
         S_IFMT
@@ -155,6 +157,7 @@ cdef extern from "linux.h" nogil:
 
     struct fsxattr:
         uint32_t fsx_xflags
+        uint32_t fsx_projid
 
     struct fsverity_enable_arg:
         uint32_t salt_size
@@ -266,6 +269,8 @@ cdef extern from "linux.h" nogil:
     int64_t sys_preadv2(int fd, const iovec *iov, int count, int64_t offset, int flags)
     int64_t sys_pwritev(int fd, const iovec *iov, int count, int64_t offset)
     int64_t sys_write(int fd, const void *data, size_t size)
+    int64_t sys_write_briefly(int fd, const void *data, size_t size)
+    int64_t sys_drain(int fd)
     int sys_writable(int fd)
     bint sys_appends(int fd)
     bint sys_nonblocking(int fd)

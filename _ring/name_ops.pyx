@@ -17,7 +17,7 @@ from .inode_table cimport INODE_BY_CTIME, MOUNT_HANDLES, Inode
 from .inodes cimport inode_find, inode_forget, is_deleted, mount_of
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, EEXIST, EINVAL, EISDIR,
-    ENFILE, ENOENT, EOPNOTSUPP, ESTALE, O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_TMPFILE, O_TRUNC,
+    ENFILE, ENOENT, EOPNOTSUPP, ESTALE, O_CREAT, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_TMPFILE, O_TRUNC,
     RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID,
     STATX_BASIC_STATS, STATX_INO, STATX_MNT_ID, decimal, linux_statx, memset, sys_close, sys_fchownat, sys_linkat,
     sys_mkdirat, sys_mknodat, sys_openat, sys_renameat2, sys_statx, sys_symlinkat, sys_unlinkat)
@@ -439,10 +439,17 @@ cdef void own_whiteout(Context *ctx, const Request *request, int parent_fd, cons
     """The whiteout that a rename has left is its caller's, as on a local file system."""
     cdef linux_statx stat
     cdef uint32_t uid, gid
-    if caller_ids(ctx, request, &uid, &gid) == 0 and (uid != ctx.share.own_uid or gid != ctx.share.own_gid) and \
-            sys_statx(parent_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) == 0 and \
+    cdef int fd
+    if caller_ids(ctx, request, &uid, &gid) < 0 or (uid == ctx.share.own_uid and gid == ctx.share.own_gid):
+        return
+    # By a descriptor: the host may put another file there at any time.
+    fd = sys_openat(parent_fd, name, O_PATH | O_NOFOLLOW, 0)
+    if fd < 0:
+        return
+    if sys_statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &stat) == 0 and \
             stat.stx_mode & S_IFMT == S_IFCHR and stat.stx_rdev_major == 0 and stat.stx_rdev_minor == 0:
-        sys_fchownat(parent_fd, name, uid, gid, AT_SYMLINK_NOFOLLOW)
+        sys_fchownat(fd, "", uid, gid, AT_EMPTY_PATH)
+    sys_close(fd)
 
 
 cdef int rename(Context *ctx, Request *request, uint64_t new_parent, uint32_t flags) noexcept nogil:

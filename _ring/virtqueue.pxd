@@ -62,7 +62,8 @@ cdef struct Virtqueue:
     int kick_fd             # -1: none, the ring is polled
     int message_fd          # the back-end channel, for CALL_MESSAGE; or -1
     int call_fd             # always open: where there is none, an eventfd that nobody reads
-    int err_fd
+    int err_fd              # the control plane's, which signals it
+    uint32_t error_due      # the front-end has yet to be told that the queue is broken
     uint32_t inband_kicks   # they are messages to the control plane, which wakes the worker
     uint32_t call_kind      # a CallKind
 
@@ -82,6 +83,6 @@ cdef int ring_next(Virtqueue *queue, uint16_t *head) noexcept nogil
 cdef bint ring_kicks_on(Virtqueue *queue) noexcept nogil
 cdef void ring_kicks_off(Virtqueue *queue) noexcept nogil
 cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept nogil
-cdef bint ring_signal(Virtqueue *queue) noexcept nogil
-cdef bint send_call(Virtqueue *queue) noexcept nogil
+cdef bint ring_wants_signal(Virtqueue *queue) noexcept nogil
+cdef bint send_call(Virtqueue *queue, bint briefly) noexcept nogil
 cdef void ring_break(Virtqueue *queue, uint32_t error) noexcept nogil

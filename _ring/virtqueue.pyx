@@ -6,7 +6,7 @@ from .atomics cimport (
     fence_full, le16, le32, load_acquire16, load_relaxed16, load_relaxed64, store_relaxed16, store_release16,
     store_release32, store_release64)
 from .invariants cimport invariant
-from .linux cimport EAGAIN, ENOTSOCK, MSG_DONTWAIT, MSG_NOSIGNAL, sys_send, sys_writable, sys_write
+from .linux cimport EAGAIN, ENOTSOCK, MSG_DONTWAIT, MSG_NOSIGNAL, sys_send, sys_writable, sys_write, sys_write_briefly
 from .mutex cimport lock, unlock
 from .vhost_user_abi cimport (
     VHOST_USER_BACKEND_VRING_CALL, VHOST_USER_VERSION, vhost_user_header, vhost_user_vring_state)
@@ -99,8 +99,8 @@ cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept 
     unlock(&queue.used_lock)
 
 
-cdef bint ring_signal(Virtqueue *queue) noexcept nogil:
-    """Signals what was pushed since the last call, if the driver wants it. Any thread. False: it could not be sent."""
+cdef bint ring_wants_signal(Virtqueue *queue) noexcept nogil:
+    """Whether the driver wants to be told of what was pushed since this was last asked. Any thread."""
     cdef uint16_t old
     cdef uint16_t new
     cdef bint wanted
@@ -109,7 +109,7 @@ cdef bint ring_signal(Virtqueue *queue) noexcept nogil:
     new = queue.next_used
     if old == new or not queue.placed or queue.error:
         unlock(&queue.used_lock)
-        return True
+        return False
     queue.signalled_used = new
     # Full: used.idx must be visible before the driver's wish is read, or both sides could wait for each other.
     fence_full()
@@ -123,11 +123,12 @@ cdef bint ring_signal(Virtqueue *queue) noexcept nogil:
     if wanted:
         queue.signals += 1
     unlock(&queue.used_lock)
-    return not wanted or send_call(queue)
+    return wanted
 
 
-cdef bint send_call(Virtqueue *queue) noexcept nogil:
-    """Signals the driver. False where it went as a message and the channel is full: it is to be sent again.
+cdef bint send_call(Virtqueue *queue, bint briefly) noexcept nogil:
+    """Signals the driver. False where it went as a message and the channel is full: it is to be sent again. `briefly`:
+    without hanging, where the front-end has the descriptor block.
 
     call_fd keeps its number: another descriptor is put in its place by dup3, so no lock is needed to use it; and what
     is sent to a channel of messages has a number of its own. An eventfd or a socket that is full says all that one more
@@ -149,16 +150,17 @@ cdef bint send_call(Virtqueue *queue) noexcept nogil:
         if sys_send(queue.call_fd, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL) != -ENOTSOCK:
             return True
     if queue.call_kind == CALL_EVENTFD or sys_writable(queue.call_fd):
-        sys_write(queue.call_fd, &one, sizeof(one))
+        if briefly:
+            sys_write_briefly(queue.call_fd, &one, sizeof(one))
+        else:
+            sys_write(queue.call_fd, &one, sizeof(one))
     return True
 
 
 cdef void ring_break(Virtqueue *queue, uint32_t error) noexcept nogil:
-    """Declares the queue broken: it is not read or written any more, and its error eventfd is signalled."""
-    cdef uint64_t one = 1
+    """Declares the queue broken: it is not read or written any more. The control plane tells the front-end."""
     lock(&queue.used_lock)
     if queue.error == QUEUE_OK:
         queue.error = error
-        if queue.err_fd >= 0 and sys_writable(queue.err_fd):
-            sys_write(queue.err_fd, &one, sizeof(one))
+        store_release32(&queue.error_due, 1)
     unlock(&queue.used_lock)

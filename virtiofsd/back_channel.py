@@ -20,9 +20,13 @@ class BackChannel:
         return self._socket is not None
 
     def open(self, fd: int) -> None:
-        """Takes the socket, which may replace an earlier one."""
+        """Takes the socket, which may replace an earlier one. OSError: it is closed."""
         self.close()
-        self._socket = socket.socket(fileno=fd)
+        try:
+            self._socket = socket.socket(fileno=fd)
+        except OSError:
+            os.close(fd)
+            raise
 
     def close(self) -> None:
         if self._socket is not None:

@@ -173,6 +173,7 @@ class Backend:
                 self.channel.fail(DeviceError(f"a thread cannot serve: {what}"))
             else:
                 log.warning("%s more events of vrings", what)
+        self.device.signal_errors()
         if self.device.memory_gone:
             self._memory_gone()
         if self.device.load_is_due():

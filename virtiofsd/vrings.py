@@ -47,12 +47,12 @@ class Vring:
         self.device.run_queue(self.index, self.started and self.enabled and self.placed)
 
     def _place(self, base: int | None) -> None:
-        """Tells the data plane where the ring is, and the next available index (None: as it was). ProtocolError."""
+        """Tells the data plane where the ring is, and the next available index (None: as it was).
+
+        ProtocolError: it stays where it was.
+        """
         if not self.size or self.addresses is None:
             raise ProtocolError(f"{self} has no size or no addresses yet")
-        # Taken out of service first: were it not found, its requests would still be read where it was.
-        self.device.run_queue(self.index, False)
-        self.placed = False
         try:
             self.device.place_queue(
                 self.index, self.size, *self.addresses, base,
@@ -83,20 +83,16 @@ class Vring:
         await self.stop()
 
     def set_addresses(self, desc: int, avail: int, used: int) -> None:
-        """Also while it runs: the parts go on where they are now."""
+        """Also while it runs: the parts go on where they are now. ProtocolError: where they were."""
         before, self.addresses = self.addresses, (desc, avail, used)
         if not self.started:
             return
-        was_placed = self.placed
         try:
             self._place(None)
         except ProtocolError:
             self.addresses = before
-            if was_placed:
-                self._place(None)
             raise
-        finally:
-            self._serve()
+        self._serve()
 
     def set_call(self, fd: int, kind: str = "eventfd") -> None:
         """Where the driver is signalled; the descriptor becomes the ring's. -1: nowhere, it polls."""

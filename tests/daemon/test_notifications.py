@@ -1,9 +1,12 @@
 """Kicks, calls and errors: by eventfds, by sockets, in messages, or by looking."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
+import select
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +15,7 @@ from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
 from frontend.fuse_abi import FORGET_IN, Opcode
 from frontend.vhost_user import RefusedError
+from tests.conftest import StartDaemon
 from tests.daemon.support import (
     MOMENT,
     answered,
@@ -19,9 +23,12 @@ from tests.daemon.support import (
     ask_for_call,
     called,
     eventfds,
+    idle_files,
+    mapped_files,
     not_answered,
     queue_addresses,
     talking_to,
+    wait_for_line,
     wait_until,
 )
 from tests.running import SECONDS, Daemon
@@ -174,7 +181,51 @@ def test_a_call_descriptor_that_blocks_does_not_block_the_daemon(daemon: Daemon)
         os.close(full)
 
 
+def fill_and_block(fd: int) -> None:
+    """Has who writes to the eventfd wait: its flags are of all who have it."""
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+    if select.select([fd], [], [], 0)[0]:
+        os.eventfd_read(fd)
+    os.eventfd_write(fd, (1 << 64) - 2)
+
+
+def test_a_call_descriptor_that_blocks_later_on_keeps_nothing_of_a_front_end_that_has_left(
+        start_daemon: StartDaemon) -> None:
+    daemon = start_daemon("--keep-listening")
+    with VirtioFs(daemon.socket) as device:
+        FuseClient(device).init()
+    usual = idle_files(daemon), mapped_files(daemon), len(daemon.children_of(""))
+    call = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    with VirtioFs(daemon.socket, event_idx=False) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        device.connection.set_vring_call(QUEUE, call, ack=True)
+        fill_and_block(call)
+        for _ in range(5):
+            ask_for_call(fuse)
+            time.sleep(MOMENT)
+    wait_until(lambda: (idle_files(daemon), mapped_files(daemon), len(daemon.children_of(""))) == usual,
+               "the state before")
+    os.close(call)
+
+
 # Errors
+
+def test_an_error_descriptor_that_blocks_does_not_block_the_daemon(daemon: Daemon) -> None:
+    daemon.expected = ["vring 1 is broken and not served any more: its available index"]
+    with VirtioFs(daemon.socket, num_queues=2) as device:
+        fuse = FuseClient(device)
+        fuse.init(queue=2)
+        full = os.eventfd(0, os.EFD_CLOEXEC)
+        device.connection.set_vring_err(QUEUE, full, ack=True)
+        fill_and_block(full)
+        break_ring(device)
+        wait_for_line(daemon, "is broken")
+        assert device.connection.get_features()
+        answered(fuse, [ask(fuse, queue=2) for _ in range(10)])
+        os.eventfd_read(full)
+        os.close(full)
+
 
 def break_ring(device: VirtioFs, index: int = QUEUE) -> None:
     """An available index further ahead than the ring is long."""

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
-from frontend.fuse_abi import OUT_HEADER, READ_IN, Opcode
+from frontend.fuse_abi import FSYNC_IN, OUT_HEADER, READ_IN, Opcode
 from frontend.fuse_transport import Ticket
 from frontend.load import Generator
 from frontend.operations import getattr_op
@@ -278,6 +278,22 @@ def test_a_bad_address_for_a_ring_that_runs_leaves_it_where_it_is(daemon: Daemon
 
 
 # Sizes
+
+def test_no_reply_is_lost_while_bad_addresses_are_refused(daemon: Daemon) -> None:
+    daemon.expected = ["SET_VRING_ADDR failed: vring 1: its addresses are not aligned or not in guest memory"]
+    (daemon.share / "file").touch()
+    with VirtioFs(daemon.socket) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        node = fuse.lookup(1, "file").nodeid
+        fh = fuse.open(node).fh
+        for _ in range(300):
+            tickets = [fuse.submit(Opcode.FSYNC, node, FSYNC_IN.pack(fh=fh)) for _ in range(20)]
+            with pytest.raises(RefusedError):
+                device.connection.set_vring_addr(QUEUE, 1 << 43, 1 << 43, 1 << 43, ack=True)
+            for ticket in tickets:
+                assert not fuse.complete(ticket).error
+
 
 @pytest.mark.parametrize("size", [1, 2, 4, 256, 1024, 32768])
 def test_queues_of_every_size(daemon: Daemon, size: int) -> None:

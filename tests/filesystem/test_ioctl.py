@@ -4,6 +4,7 @@ import errno
 import os
 import pathlib
 import struct
+import subprocess
 
 import pytest
 
@@ -17,6 +18,7 @@ GETFLAGS32, SETFLAGS32 = 0x80046601, 0x40046602
 FSGETXATTR, FSSETXATTR = 0x801c581f, 0x401c5820
 ENABLE_VERITY, MEASURE_VERITY = 0x40806685, 0xc0046686
 NODUMP, NODUMP_X = 0x40, 0x80
+PROJECT_INHERITED, PROJECT_INHERITED_X = 0x20000000, 0x200
 SHA256, BLOCK = 1, 4096
 NOBODY = (1 << 32) - 1
 
@@ -65,6 +67,30 @@ def test_flags_of_a_directory_too(guest: Guest) -> None:
     opened = guest.fuse.opendir(ROOT)
     assert guest.fuse.ioctl(ROOT, opened.fh, GETFLAGS, flags(0), 8)[0] == 0
     guest.fuse.releasedir(ROOT, opened.fh)
+
+
+def test_the_project_whose_quota_a_file_counts_for_is_the_hosts_alone(connect: Connect, mounts: Mounts) -> None:
+    share = mounts.xfs() / "share"
+    share.mkdir()
+    subprocess.run(["xfs_io", "-c", "chproj 42", "-c", "chattr +P", share], check=True)
+    guest = connect(share=share)
+    entry, opened = guest.fuse.create(ROOT, "file")
+    (guest.share / "folder").mkdir()
+    folder = guest.fuse.lookup(ROOT, "folder").nodeid
+    for file in ((entry.nodeid, opened.fh), (ROOT, guest.fuse.opendir(ROOT).fh),
+                 (folder, guest.fuse.opendir(folder).fh)):
+        before = guest.fuse.ioctl(*file, FSGETXATTR, bytes(28), 28)[1]
+        xflags, extent, extents, project, *rest = struct.unpack("=5I8s", before)
+        assert project == 42
+        for other in ((xflags ^ PROJECT_INHERITED_X, 42), (xflags, 0), (xflags, 7)):
+            with refused(errno.EPERM):
+                guest.fuse.ioctl(*file, FSSETXATTR, struct.pack("=5I8s", other[0], extent, extents, other[1], *rest))
+        usual = struct.unpack("=i", guest.fuse.ioctl(*file, GETFLAGS, flags(0), 8)[1][:4])[0]
+        with refused(errno.EPERM):
+            guest.fuse.ioctl(*file, SETFLAGS, flags(usual ^ PROJECT_INHERITED))
+        guest.fuse.ioctl(*file, SETFLAGS, flags(usual | NODUMP))
+        guest.fuse.ioctl(*file, FSSETXATTR, before)
+        assert guest.fuse.ioctl(*file, FSGETXATTR, bytes(28), 28)[1] == before
 
 
 @pytest.mark.parametrize(("command", "how"), [
