@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from .atomics cimport load_acquire32, store_release8, store_release32
+from .atomics cimport fence_full, fetch_add32, fetch_sub32, load_acquire32, store_release8, store_release32
 from .inode_table cimport (
     HANDLE_MAX, INODE_BY_CTIME, MOUNT_HANDLES, MOUNT_NAMES, MOUNT_UNKNOWN, ROOT_SLOT, Inode, InodeTable, Mount, at_slot)
 from .linux cimport (
@@ -46,14 +46,48 @@ cdef bint same_file(InodeTable *table, const Inode *inode, const linux_statx *st
 
 # How a mount's files are found again.
 
+cdef void mount_enter(InodeTable *table, uint32_t number) noexcept nogil:
+    """There is a record of one of its files, or will be: how they are found again stays as it is. Of the root's mount
+    nobody counts them: it has the root.
+    """
+    if number != at_slot(table, ROOT_SLOT).mount:
+        fetch_add32(&table.mounts[number].inodes, 1)
+        fence_full()    # who leaves last sees this, or mount_how() what that one has undone
+
+
+cdef void mount_leave(InodeTable *table, uint32_t number) noexcept nogil:
+    """After the last record nothing keeps the host from unmounting it. May sleep."""
+    cdef Mount *mount = table.mounts + number
+    cdef uint32_t how
+    cdef int fd = -1
+    if number == at_slot(table, ROOT_SLOT).mount or fetch_sub32(&mount.inodes, 1) != 1:
+        return
+    lock(&table.mount_lock)
+    how = mount.how
+    store_release32(&mount.how, MOUNT_UNKNOWN)
+    fence_full()
+    if load_acquire32(&mount.inodes) == 0:
+        fd = mount.fd
+        store_release32(<uint32_t *> &mount.fd, <uint32_t> -1)
+    elif how != MOUNT_UNKNOWN:
+        store_release32(&mount.how, how)
+    unlock(&table.mount_lock)
+    if fd >= 0:
+        sys_close(fd)
+
+
 cdef int mount_fd(InodeTable *table, uint32_t number, int fd, uint32_t kind) noexcept nogil:
     """A descriptor on the mount by which handles can be opened (O_PATH will not do); -errno, -ENOENT: not by this file.
 
-    It stays open, so it is a directory: a file could be unlinked and would take its space until the end.
+    It stays open, so it is a directory: a file could be unlinked and would take its space until the end. Who calls has
+    entered the mount.
     """
     cdef Mount *mount = table.mounts + number
     cdef char name[16]
-    cdef int found = <int> load_acquire32(<uint32_t *> &mount.fd)
+    cdef int found
+    lock(&table.mount_lock)
+    found = mount.fd
+    unlock(&table.mount_lock)
     if found >= 0:
         return found
     if at_slot(table, ROOT_SLOT).mount == number:

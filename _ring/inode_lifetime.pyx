@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from .atomics cimport (
     compare_exchange32, compare_exchange64, exchange32, fetch_add32, fetch_add64, fetch_sub32, fetch_sub64,
     load_acquire32, load_acquire64, load_relaxed32, store_relaxed32)
+from .inode_identity cimport mount_leave
 from .inode_index cimport index_remove
 from .inode_slots cimport free_slot
 from .inode_table cimport (
@@ -167,10 +168,13 @@ cdef void inode_drop_child(InodeTable *table, Inode *parent) noexcept nogil:
 cdef void discard(InodeTable *table, Inode *inode) noexcept nogil:
     """Frees the slot of an inode that has no descriptor, and those of parents that were only kept for it."""
     cdef Inode *parent
+    cdef uint32_t mount
     while True:
         name_drop(&table.names, inode.name)
         parent = at_slot(table, inode.parent) if inode.parent != NONE else NULL
+        mount = inode.mount
         free_slot(table, inode)
+        mount_leave(table, mount)
         if parent == NULL or not drop_child(table, parent):
             return
         if parent.fd >= 0 or parent.flags & INODE_CACHED:

@@ -118,6 +118,7 @@ cdef struct Mount:
     uint64_t device
     uint64_t id
     int32_t fd                  # by which handles are opened; -1: none yet
+    uint32_t inodes             # records of files on it, and some to be: while there are any the descriptor stays
     uint32_t how                # a MountHow
     uint32_t no_nowait          # RWF_NOWAIT is not supported
     uint32_t owner              # whose file system it is: see file_system_owner

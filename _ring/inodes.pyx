@@ -7,7 +7,7 @@ from .atomics cimport (
     store_relaxed32, store_release32, store_release64)
 from .descriptors cimport Descriptors
 from .inode_eviction cimport make_room
-from .inode_identity cimport IDENTITY, file_handle, mount_how, same_birth
+from .inode_identity cimport IDENTITY, file_handle, mount_enter, mount_how, mount_leave, same_birth
 from .inode_index cimport index_find, index_insert, index_remove
 from .inode_lifetime cimport (
     cache_insert, cache_remove, inode_acquire, inode_gone, inode_lose, inode_recall, inode_release,
@@ -205,12 +205,15 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     cdef uint64_t hash = key_hash(mount, stat.stx_ino)
     cdef Shard *shard = shard_of(table, hash)
     cdef linux_file_handle handle
-    cdef bint by_name = mount_how(table, mount, fd, stat.stx_mode & S_IFMT) != MOUNT_HANDLES
     cdef bint have_handle = False
     cdef bint spare = False
+    cdef bint added = False
+    cdef bint by_name
     cdef uint32_t looks = 0
     cdef Inode *lost = NULL
     cdef Inode *inode
+    mount_enter(table, mount)
+    by_name = mount_how(table, mount, fd, stat.stx_mode & S_IFMT) != MOUNT_HANDLES
     if table.mounts[mount].owner == OWNER_ELSEWHERE:
         drop_if_gone(table, mount, stat.stx_ino)
     if not opened:
@@ -262,7 +265,9 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
             if not opened:
                 sys_close(fd)
                 fetch_sub32(&table.account.cached, 1)
+            mount_leave(table, mount)
             return -ENOMEM
+        added = True
         fill(inode, mount, stat)
         index_insert(table, shard, hash, inode)
         if opened:
@@ -295,6 +300,8 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
         if parent != NULL:
             inode_seen_at(table, inode, parent, name)
         inode_release(table, inode)
+    if not added:
+        mount_leave(table, mount)
     make_room(table)
     return 0
 

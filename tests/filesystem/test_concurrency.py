@@ -1,9 +1,11 @@
 """Several queues at once on the same names: nothing is answered wrong, counted wrong, or left over."""
 
 import errno
+import functools
 import os
 import pathlib
 import random
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +16,17 @@ from frontend import fuse_abi as abi
 from frontend.fuse import FuseClient, FuseError
 from frontend.fuse_abi import Opcode
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, LockedMemory, at_once, client, forget, give_back, needs_root
+from tests.filesystem.support import (
+    ROOT,
+    Guest,
+    LockedMemory,
+    Mounts,
+    at_once,
+    client,
+    forget,
+    give_back,
+    needs_root,
+)
 
 QUEUES = 4
 
@@ -309,3 +321,26 @@ def test_a_new_session_in_the_middle_of_requests(guest: Guest) -> None:
     at_once([restart, *(lambda queue=queue: use(queue) for queue in range(2, QUEUES + 1))])
     guest.fuse.init()
     guest.daemon.wait_for(inodes=0, inodes_closing=0, files_open=0, descriptors_cached=0)
+
+
+@needs_root
+def test_threads_that_find_a_mount_while_others_forget_it_lose_no_file(connect: Connect, mounts: Mounts) -> None:
+    guest = connect("--rlimit-nofile", "512", num_queues=QUEUES, memory=LockedMemory(64))
+    inner = mounts.tmpfs(guest.share / "mounted")
+    (inner / "file").write_bytes(b"data")
+
+    def use(queue: int) -> None:
+        fuse = client(guest, queue)
+        for _ in range(500):
+            parent = fuse.lookup(ROOT, "mounted").nodeid
+            node = fuse.lookup(parent, "file").nodeid
+            opened = fuse.open(node)
+            assert fuse.read(node, opened.fh, 0, 10) == b"data"
+            fuse.release(node, opened.fh)
+            fuse.forget(node, queue=queue)
+            fuse.forget(parent, queue=queue)
+
+    at_once([functools.partial(use, queue) for queue in range(1, QUEUES + 1)])
+    guest.daemon.wait_for(inodes=0, inodes_closing=0, files_kept=0)
+    subprocess.run(["umount", inner], check=True)
+    mounts.mounted.remove(inner)

@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import stat
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -265,6 +266,28 @@ def test_a_mount_in_the_share_keeps_no_deleted_file_of_the_host_alive(fewest: Gu
     give_back(fewest.fuse)
     fewest.daemon.wait_for(inodes=0, inodes_closing=0)
     assert not [name for name in fewest.daemon.open_files() if name.endswith("(deleted)") and "/mounted/" in name]
+
+
+def test_a_mount_of_which_the_guest_has_forgotten_all_can_be_unmounted(connect: Connect, mounts: Mounts) -> None:
+    """And mounted anew, time and again: nothing is left of any."""
+    guest = connect()
+    at = guest.share / "mounted"
+    at.mkdir()
+    files: list[str] = []
+    for number in range(20):
+        inner = mounts.tmpfs(at)
+        (inner / "folder").mkdir()
+        (inner / "folder/file").write_text(str(number))
+        entry = guest.fuse.walk("mounted/folder/file")
+        opened = guest.fuse.open(entry.nodeid)
+        assert guest.fuse.read(entry.nodeid, opened.fh, 0, 10) == str(number).encode()
+        guest.fuse.release(entry.nodeid, opened.fh)
+        give_back(guest.fuse)
+        guest.daemon.wait_for(inodes=0, inodes_closing=0, files_kept=0)
+        subprocess.run(["umount", at], check=True)
+        mounts.mounted.remove(at)
+        files = files or guest.daemon.open_files()
+        assert guest.daemon.open_files() == files
 
 
 # Open files have a bound
