@@ -11,13 +11,14 @@ from .inode_places cimport inode_seen_at
 from .inode_table cimport (
     INODE_BY_FILE, INODE_NEW, MUCH, Inode, InodeTable, Shard, inode_nodeid, is_guests, key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, EMFILE, ENFILE, ENODATA, ENOENT, ESTALE, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY,
-    STATX_NLINK, STATX_SIZE, S_IFREG, decimal, linux_dirent, linux_file_handle, linux_statx, memcpy, sys_close,
-    sys_getdents64, sys_open_by_handle_at, sys_openat, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, EAGAIN, EMFILE, ENFILE, ENODATA, ENOENT, ESTALE, O_DIRECTORY, O_NOFOLLOW, O_PATH,
+    O_RDONLY, STATX_NLINK, STATX_SIZE, S_IFREG, decimal, linux_dirent, linux_file_handle, linux_statx, memcpy,
+    sys_close, sys_getdents64, sys_open_by_handle_at, sys_openat, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX
 
 cdef enum:
+    WAY = 512                   # ancestors that are opened one below the other, between two looks from below
     LISTING = 4096
     MAKE_ROOM = 32              # cached descriptors closed when the process has run out of them
     REOPEN_TRIES = 64           # parents that are opened on the way to one file, beyond its depth
@@ -129,54 +130,86 @@ cdef int open_renamed(InodeTable *table, Inode *inode, Inode *parent) noexcept n
     return fd
 
 
-cdef Inode *first_to_open(InodeTable *table, Inode *inode, Inode **parent, char *name, int *depth) noexcept nogil:
-    """The topmost of the inode and its ancestors that has no descriptor, pinned; `parent`: the next one above, pinned.
-    NULL: an ancestor is not in the share any more.
+cdef void let_way_go(InodeTable *table, Inode **way, uint32_t first, uint32_t end) noexcept nogil:
+    cdef uint32_t number
+    for number in range(first, end):
+        inode_release(table, way[number % WAY])
+
+
+cdef inline uint32_t first_held(uint32_t count) noexcept nogil:
+    """The lowest number that still stands in the way of so many."""
+    return count - WAY if count > WAY else 0
+
+
+cdef uint32_t climb(InodeTable *table, Inode *inode, Inode **way) noexcept nogil:
+    """The inode and its ancestors, pinned, up to the first whose parent has a descriptor. How many there are: number n
+    stands in way[n % WAY], and of a long way its upper end. 0: an ancestor is not in the share any more.
     """
-    cdef Inode *target = inode
-    fetch_add64(&target.state, 1)
-    depth[0] = 0
+    cdef Inode *at = inode
+    cdef Inode *parent
+    cdef char name[NAME_MAX + 1]
+    cdef uint32_t count = 0
+    fetch_add64(&at.state, 1)
     while True:
-        parent[0] = pin_parent(table, target, name)
-        if parent[0] != NULL and parent[0].fd >= 0:
-            return target
-        inode_release(table, target)
-        if parent[0] == NULL:
-            return NULL
-        target = parent[0]
-        depth[0] += 1
+        if count >= WAY:
+            inode_release(table, way[count % WAY])
+        way[count % WAY] = at
+        count += 1
+        parent = pin_parent(table, at, name)
+        if parent == NULL:
+            let_way_go(table, way, first_held(count), count)
+            return 0
+        if parent.fd >= 0:
+            inode_release(table, parent)
+            return count
+        at = parent
+
+
+cdef int open_below(InodeTable *table, Inode *inode) noexcept nogil:
+    """Opens it by its name in its parent. fd, -errno; -EAGAIN: the parent has no descriptor any more."""
+    cdef char name[NAME_MAX + 1]
+    cdef Inode *parent = pin_parent(table, inode, name)
+    cdef int fd = -EAGAIN
+    if parent == NULL:
+        return -ESTALE
+    if parent.fd >= 0:
+        parent.recent = 1
+        fd = open_named(table, inode, parent.fd, name) if name[0] else -ESTALE
+        if fd == -ESTALE:
+            fd = open_renamed(table, inode, parent)
+        fd = adopt(table, inode, fd)
+    inode_release(table, parent)
+    return fd
 
 
 cdef int reopen_by_name(InodeTable *table, Inode *inode) noexcept nogil:
     """Opens the topmost ancestor that has no descriptor, then the next one below it, down to the inode itself.
 
-    A descriptor of an ancestor may be evicted again on the way, which is why the search starts over from below each
-    time, and is bounded.
+    What the host or the guest moves on the way makes the search start over, which is why it is bounded.
     """
-    cdef Inode *target
-    cdef Inode *parent
-    cdef char name[NAME_MAX + 1]
-    cdef bint done
-    cdef int tries = 0
-    cdef int deepest = 0
-    cdef int depth, fd
+    cdef Inode *way[WAY]
+    cdef uint32_t count, left, first
+    cdef uint32_t tries = 0
+    cdef uint32_t deepest = 0
+    cdef int fd
     while True:
-        target = first_to_open(table, inode, &parent, name, &depth)
-        if target == NULL:
+        count = climb(table, inode, way)
+        if count == 0:
             return -ESTALE
-        if depth > deepest:
-            deepest = depth
-        tries += 1
-        parent.recent = 1
-        fd = open_named(table, target, parent.fd, name) if name[0] else -ESTALE
-        if fd == -ESTALE:
-            fd = open_renamed(table, target, parent)
-        fd = adopt(table, target, fd)
-        done = fd < 0 or target == inode
-        inode_release(table, parent)
-        inode_release(table, target)
-        if done:
+        deepest = count if count > deepest else deepest
+        first = first_held(count)
+        left = count
+        fd = 0
+        while left > first and fd >= 0:
+            left -= 1
+            fd = open_below(table, way[left % WAY])
+            # Pinned as long as the one below it is being opened, it keeps its descriptor.
+            if left + 1 < count:
+                inode_release(table, way[(left + 1) % WAY])
+        let_way_go(table, way, first, left + 1)
+        if fd != -EAGAIN and (fd < 0 or left == 0):
             return fd
+        tries += 1
         if tries > deepest + REOPEN_TRIES:
             return -ENFILE
 

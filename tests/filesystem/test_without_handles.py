@@ -265,9 +265,9 @@ def test_deep_folders_are_found_while_their_descriptors_come_and_go(fewest: Gues
 @pytest.mark.parametrize("share", ["ext4"], indirect=True)
 def test_a_path_may_have_more_folders_than_there_are_descriptors(fewest: Guest) -> None:
     nodes = [ROOT]
-    for number in range(400):
+    for number in range(1300):
         nodes.append(fewest.fuse.mkdir(nodes[-1], f"folder{number}").nodeid)
-    for node in (nodes[-1], nodes[200], nodes[-1], *nodes[::40]):
+    for node in (nodes[-1], nodes[700], nodes[-1], *nodes[::130]):
         fewest.fuse.getattr(node)
     push_out(fewest)
     assert fewest.fuse.lookup(nodes[-1], "..").nodeid == nodes[-2]
