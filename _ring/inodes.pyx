@@ -195,6 +195,79 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
     return nodeid
 
 
+cdef bint was_evicted(const Inode *inode, const linux_statx *stat, const linux_file_handle *handle) noexcept nogil:
+    """Whether the file with this stat and handle (of no bytes: it has none) is that of a record without a descriptor."""
+    # Where there are no times of birth, a change is none of identity: then the handle alone decides.
+    return ((same_birth(inode, stat) or inode.handle_size and inode.flags & INODE_BY_CTIME)
+            and inode.kind == stat.stx_mode & S_IFMT and inode.handle_size == handle.handle_bytes
+            and (not inode.handle_size or inode.handle_type == handle.handle_type
+                 and memcmp(inode.handle, handle.f_handle, inode.handle_size) == 0))
+
+
+cdef Inode *find_record(InodeTable *table, Shard *shard, uint32_t mount, const linux_statx *stat, int fd, bint opened,
+                        Inode **lost) noexcept nogil:
+    """The record of the file that `fd` and `stat` are of. It has the descriptor then, unless it had one or the guest has
+    `opened` it. NULL: there is none; `lost` is to be released, if it is not NULL: its number has become another file's.
+
+    The shard is locked; while a handle is asked for it is not.
+    """
+    cdef uint64_t hash = key_hash(mount, stat.stx_ino)
+    cdef linux_file_handle handle
+    cdef bint have_handle = False
+    cdef bint same = False
+    cdef Inode *inode
+    handle.handle_bytes = 0
+    lost[0] = NULL
+    while True:
+        inode = index_find(table, shard, hash, mount, stat.stx_ino)
+        if inode == NULL:
+            return NULL
+        if inode.fd >= 0:
+            # The descriptor pins the number, unless the file system gives one number to several files.
+            if inode.kind == stat.stx_mode & S_IFMT:
+                return inode
+            break
+        # An open file pins it just as well.
+        same = inode.flags & (INODE_BY_FILE | INODE_NEW) and inode.kind == stat.stx_mode & S_IFMT
+        # Evicted: the same number may be another file by now. Its handle tells, which is not asked for under the lock.
+        if not same and inode.handle_size and not have_handle and (
+                same_birth(inode, stat) or inode.flags & INODE_BY_CTIME):
+            unlock(&shard.lock)
+            have_handle = True
+            if file_handle(fd, &handle) < 0:
+                handle.handle_bytes = 0
+            lock(&shard.lock)
+            continue
+        same = same or was_evicted(inode, stat, &handle)
+        break
+    if same:
+        if not opened:
+            store_fd(inode, fd)
+            cache_insert(table, shard, inode)
+        return inode
+    lost[0] = inode if inode_lose(table, shard, inode) else NULL
+    return NULL
+
+
+cdef Inode *new_record(InodeTable *table, Shard *shard, uint32_t mount, const linux_statx *stat, int fd,
+                       bint opened) noexcept nogil:
+    """NULL: no memory. The shard is locked."""
+    cdef Inode *inode = take_slot(table, shard)
+    if inode == NULL:
+        return NULL
+    fill(inode, mount, stat)
+    index_insert(table, shard, key_hash(mount, stat.stx_ino), inode)
+    if opened:
+        inode.flags |= INODE_NEW
+    else:
+        inode.fd = fd
+        cache_insert(table, shard, inode)
+    fetch_add32(&table.known, 1)
+    # Release: whoever finds the generation valid sees the record whole. One pin: the guest's.
+    store_release64(&inode.state, inode.state | 1)
+    return inode
+
+
 cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, bint opened, Inode *parent,
                    const char *name, uint64_t *nodeid, bint *known) noexcept nogil:
     """A reference of the guest to the file that `fd` and `stat` are of: to its record, or to a new one. 0 or -ENOMEM.
@@ -202,15 +275,10 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
     `parent` and `name` are where it was found (NULL: not by name). `fd` is O_PATH and the table's from now on, or
     `opened` by a guest, which it stays: inode_reach_by() has to follow then, and the mount has file handles.
     """
-    cdef uint64_t hash = key_hash(mount, stat.stx_ino)
-    cdef Shard *shard = shard_of(table, hash)
-    cdef linux_file_handle handle
-    cdef bint have_handle = False
-    cdef bint spare = False
-    cdef bint added = False
-    cdef bint by_name
+    cdef Shard *shard = shard_of(table, key_hash(mount, stat.stx_ino))
+    cdef bint by_name, added
     cdef uint32_t looks = 0
-    cdef Inode *lost = NULL
+    cdef Inode *lost
     cdef Inode *inode
     mount_enter(table, mount)
     by_name = mount_how(table, mount, fd, stat.stx_mode & S_IFMT) != MOUNT_HANDLES
@@ -218,81 +286,29 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
         drop_if_gone(table, mount, stat.stx_ino)
     if not opened:
         fetch_add32(&table.account.cached, 1)
-    handle.handle_bytes = 0
     lock(&shard.lock)
-    while True:
-        inode = index_find(table, shard, hash, mount, stat.stx_ino)
-        if inode == NULL:
-            break
-        if inode.fd >= 0:
-            # The descriptor pins the number, unless the file system gives one number to several files.
-            if inode.kind != stat.stx_mode & S_IFMT:
-                lost = inode if inode_lose(table, shard, inode) else NULL
-                inode = NULL
-            break
-        # An open file pins it just as well.
-        if inode.flags & (INODE_BY_FILE | INODE_NEW) and inode.kind == stat.stx_mode & S_IFMT:
-            if not opened:
-                store_fd(inode, fd)
-                cache_insert(table, shard, inode)
-            break
-        # Evicted: the same number may be another file by now. Its handle tells, which is not asked for under the lock.
-        if inode.handle_size and not have_handle and (same_birth(inode, stat) or inode.flags & INODE_BY_CTIME):
-            unlock(&shard.lock)
-            have_handle = True
-            if file_handle(fd, &handle) < 0:
-                handle.handle_bytes = 0
-            lock(&shard.lock)
-            continue
-        # Where there are no times of birth, a change is none of identity: then the handle alone decides.
-        if (same_birth(inode, stat) or inode.handle_size and inode.flags & INODE_BY_CTIME) and \
-                inode.kind == stat.stx_mode & S_IFMT and inode.handle_size == handle.handle_bytes and (
-                not inode.handle_size or inode.handle_type == handle.handle_type and
-                memcmp(inode.handle, handle.f_handle, inode.handle_size) == 0):
-            if not opened:
-                store_fd(inode, fd)
-                cache_insert(table, shard, inode)
-        else:
-            lost = inode if inode_lose(table, shard, inode) else NULL
-            inode = NULL
-        break
-    if inode == NULL:
-        inode = take_slot(table, shard)
-        if inode == NULL:
-            unlock(&shard.lock)
-            if lost != NULL:
-                inode_release(table, lost)
-            if not opened:
-                sys_close(fd)
-                fetch_sub32(&table.account.cached, 1)
-            mount_leave(table, mount)
-            return -ENOMEM
-        added = True
-        fill(inode, mount, stat)
-        index_insert(table, shard, hash, inode)
-        if opened:
-            inode.flags |= INODE_NEW
-        else:
-            inode.fd = fd
-            cache_insert(table, shard, inode)
-        fetch_add32(&table.known, 1)
-        # Release: whoever finds the generation valid sees the record whole. One pin: the guest's.
-        store_release64(&inode.state, inode.state | 1)
-    elif inode.fd != fd and not opened:
-        spare = True
-    known[0] = spare
-    inode_recall(table, inode)
-    inode.lookups += 1
-    inode.recent = 1
-    nodeid[0] = inode_nodeid(inode)
-    if by_name:
-        fetch_add64(&inode.state, 1)
+    inode = find_record(table, shard, mount, stat, fd, opened, &lost)
+    added = inode == NULL
+    if added:
+        inode = new_record(table, shard, mount, stat, fd, opened)
+    known[0] = not opened and inode != NULL and inode.fd != fd
+    if inode != NULL:
+        inode_recall(table, inode)
+        inode.lookups += 1
+        inode.recent = 1
+        nodeid[0] = inode_nodeid(inode)
+        if by_name:
+            fetch_add64(&inode.state, 1)
     unlock(&shard.lock)
     if lost != NULL:
         inode_release(table, lost)
-    if spare:
+    if known[0] or inode == NULL and not opened:
         sys_close(fd)
         fetch_sub32(&table.account.cached, 1)
+    if inode == NULL or not added:
+        mount_leave(table, mount)
+    if inode == NULL:
+        return -ENOMEM
     if by_name:
         # Who evicts an inode waits for its parent, which therefore stays the same meanwhile.
         while load_acquire64(&inode.state) & EVICTING:
@@ -300,8 +316,6 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
         if parent != NULL:
             inode_seen_at(table, inode, parent, name)
         inode_release(table, inode)
-    if not added:
-        mount_leave(table, mount)
     make_room(table)
     return 0
 

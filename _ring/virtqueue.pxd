@@ -74,7 +74,7 @@ cdef inline uint16_t avail_entry(const Virtqueue *queue, uint16_t index) noexcep
 
 
 cdef inline uint16_t ring_unsignalled(const Virtqueue *queue) noexcept nogil:
-    """How many chains were returned since ring_wants_signal() was last asked. Without the lock: others may do either just now."""
+    """How many chains were returned since ring_wants_signal(). Without the lock: others may do either just now."""
     return <uint16_t> (load_relaxed16(&queue.next_used) - load_relaxed16(&queue.signalled_used))
 
 
