@@ -196,7 +196,7 @@ cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino
 
 
 cdef bint was_evicted(const Inode *inode, const linux_statx *stat, const linux_file_handle *handle) noexcept nogil:
-    """Whether the file with this stat and handle (of no bytes: it has none) is that of a record without a descriptor."""
+    """Whether a file with this stat and handle (of no bytes: it has none) is that of a record without descriptor."""
     # Where there are no times of birth, a change is none of identity: then the handle alone decides.
     return ((same_birth(inode, stat) or inode.handle_size and inode.flags & INODE_BY_CTIME)
             and inode.kind == stat.stx_mode & S_IFMT and inode.handle_size == handle.handle_bytes
@@ -206,8 +206,8 @@ cdef bint was_evicted(const Inode *inode, const linux_statx *stat, const linux_f
 
 cdef Inode *find_record(InodeTable *table, Shard *shard, uint32_t mount, const linux_statx *stat, int fd, bint opened,
                         Inode **lost) noexcept nogil:
-    """The record of the file that `fd` and `stat` are of. It has the descriptor then, unless it had one or the guest has
-    `opened` it. NULL: there is none; `lost` is to be released, if it is not NULL: its number has become another file's.
+    """The record of the file that `fd` and `stat` are of. It has the descriptor then, unless it had one or the guest
+    has `opened` it. NULL: there is none. `lost` is NULL, or to be released: its number has become another file's.
 
     The shard is locked; while a handle is asked for it is not.
     """
