@@ -69,12 +69,16 @@ def churn(guest: Guest, operations: int) -> None:
 def test_churn_leaves_nothing_behind(connect: Connect) -> None:
     """Created, renamed, looked up, removed and forgotten, from several queues: the table of inodes ends empty."""
     guest = connect(num_queues=QUEUES, queue_size=256, memory_mib=128)
-    churn(guest, max(CHURN // 10, 50_000))      # threads, chains and tables are as large then as they get
+    churn(guest, max(CHURN // 10, 50_000))      # threads, chains and tables are nearly as large then as they get
     memory, files = at_rest(guest)
-    churn(guest, CHURN)
-    more_memory, more_files = at_rest(guest)
-    assert more_files == files
-    assert more_memory - memory < MIB
+    for _ in range(3):      # what is lost makes a difference each time, threads that begin late only once
+        churn(guest, CHURN)
+        before, (memory, more_files) = memory, at_rest(guest)
+        assert more_files == files
+        if memory - before < MIB:
+            break
+    else:
+        pytest.fail(f"{memory - before} bytes more each time")
     assert list(guest.share.iterdir()) == []
     assert guest.daemon.statistics()["errors"] == 0
 
