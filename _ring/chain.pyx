@@ -12,6 +12,8 @@ from .virtqueue cimport Virtqueue, avail_entry
 
 cdef enum:
     DESC_SIZE = sizeof(virtio_desc)
+    LINE = 4                 # descriptors in a line of the cache
+    FETCHED = 16 * LINE      # of a table, ahead of the one that is read
 
 
 cdef void chain_init(Chain *chain) noexcept nogil:
@@ -114,6 +116,16 @@ cdef int add_piece(Chain *chain, const MemoryMap *map, Region **last, uint64_t a
     return CHAIN_OK
 
 
+cdef inline void fetch_table(const virtio_desc *table, uint32_t entries) noexcept nogil:
+    """Has the beginning of a table fetched from the guest's CPU: each descriptor says which is the next one, so that
+    the lines of a long table would else be waited for one after the other.
+    """
+    cdef uint32_t index = LINE
+    while index < entries and index < FETCHED:
+        prefetch(table + index)
+        index += LINE
+
+
 cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *map, uint16_t head) noexcept nogil:
     """Turns the chain that starts at `head` into iovecs. CHAIN_OK, or a ChainError and an empty chain.
 
@@ -150,7 +162,10 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
             entries = size / DESC_SIZE
             index = 0
             indirect = True
+            fetch_table(table, entries)
             continue
+        if index % LINE == 0 and indirect and index + FETCHED < entries:
+            prefetch(table + index + FETCHED)
         seen += 1
         if seen > limit:
             return abandon(chain, CHAIN_LOOP_OR_TOO_LONG)
@@ -201,6 +216,7 @@ cdef void chain_look_ahead(const Virtqueue *queue, const MemoryMap *map) noexcep
     """
     cdef uint16_t known = <uint16_t> (queue.seen_avail - queue.next_avail)
     cdef const virtio_desc *desc
+    cdef uint64_t word
     if known > 2:
         prefetch(head_ahead(queue, 2))
     if known > 1:
@@ -209,9 +225,11 @@ cdef void chain_look_ahead(const Virtqueue *queue, const MemoryMap *map) noexcep
             prefetch(desc)
     if known > 0:
         desc = head_ahead(queue, 0)
-        if le64(load_relaxed64(<const uint64_t *> desc + 1)) >> 32 & VRING_DESC_F_INDIRECT:
+        word = le64(load_relaxed64(<const uint64_t *> desc + 1))
+        if word >> 32 & VRING_DESC_F_INDIRECT:
             desc = behind(desc, map)
             if desc != NULL:
+                fetch_table(desc, <uint32_t> word / DESC_SIZE)
                 desc = behind(desc, map)
                 if desc != NULL:
                     prefetch(desc)
