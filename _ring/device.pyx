@@ -3,10 +3,12 @@
 import os
 
 cimport cython
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    exchange32, le16, load_acquire16, load_acquire32, load_acquire64, load_relaxed64, store_pointer, store_release32)
+    exchange32, fence_full, le16, load_acquire16, load_acquire32, load_acquire64, load_relaxed64, store_pointer,
+    store_release32)
 from .chain cimport (
     CHAIN_BAD_INDIRECT, CHAIN_BAD_NEXT, CHAIN_LOOP_OR_TOO_LONG, CHAIN_NO_MEMORY, CHAIN_OUT_OF_RANGE,
     CHAIN_READ_AFTER_WRITE, CHAIN_TOO_LARGE, chain_uses)
@@ -19,8 +21,9 @@ from .handles cimport handles_create, handles_destroy
 from .inodes cimport inodes_create, inodes_destroy, inodes_have_handles
 from .kept cimport kept_create, kept_destroy
 from .linux cimport (
-    CAP_SETGID, CAP_SETUID, EINVAL, ENOMEM, EOPNOTSUPP, calloc, free, memset, realloc, sys_capget, sys_close, sys_drain,
-    sys_dup, sys_dup3, sys_eventfd, sys_getegid, sys_geteuid, sys_nonblocking, sys_writable, sys_write_briefly)
+    CAP_SETGID, CAP_SETUID, EINVAL, EMFILE, ENOMEM, EOPNOTSUPP, calloc, free, memset, realloc, sys_capget, sys_close,
+    sys_drain, sys_dup, sys_dup3, sys_eventfd, sys_getegid, sys_geteuid, sys_nonblocking, sys_writable,
+    sys_write_briefly)
 from .lock_owners cimport cancel_again, cancel_all, cancel_queue, owners_drop_all
 from .memory cimport MemoryMap, Region, map_create, map_free, map_user, region_map, region_unmap
 from .mutex cimport lock, unlock
@@ -39,6 +42,9 @@ from .watchdog cimport Watchdog, watchdog_start, watchdog_stop
 from .worker cimport (
     QUEUES_MAX, Worker, worker_attach, worker_create, worker_detach, worker_free, worker_start, worker_stop,
     worker_wake)
+
+cdef enum:
+    REPLACED_MAX = 64       # call descriptors that threads may still hang in
 
 CALLS = {"eventfd": CALL_EVENTFD, "socket": CALL_SOCKET, "message": CALL_MESSAGE}
 EVENTS = {EVENT_QUEUE_BROKEN: "queue-broken", EVENT_BAD_CHAIN: "bad-chain", EVENT_THREAD_FAILED: "thread-failed"}
@@ -82,6 +88,7 @@ cdef class Device:
     cdef Region **regions
     cdef uint32_t region_count
     cdef bytes seccomp
+    cdef list replaced                 # (queue, descriptor): somebody may still write to it
     cdef bint made                     # there is something to free
     cdef bint open                     # threads have been started, and use it
 
@@ -93,6 +100,7 @@ cdef class Device:
         if not 1 <= queues <= QUEUES_MAX:
             raise ValueError(f"{queues} queues: there can be 1 to {QUEUES_MAX}")
         self.queue_count = queues
+        self.replaced = []
         for i in range(QUEUES_MAX):
             self.served_by[i] = -1
         self.queues = <Virtqueue *> calloc(queues, sizeof(Virtqueue))
@@ -145,6 +153,7 @@ cdef class Device:
         if settings.file_handles == "mandatory" and not inodes_have_handles(&share.inodes):
             failed(-EOPNOTSUPP, "--inode-file-handles mandatory: the shared directory has none that may be opened")
         self.open = True
+        Py_INCREF(self)     # threads use what is in this object
         pool_init(&self.pool, &self.engine, pool_threads)
         error = watchdog_start(&self.watchdog, &self.pool, self.workers)
         if error == 0:
@@ -154,8 +163,7 @@ cdef class Device:
             failed(error, "cannot start a thread")
 
     def __dealloc__(self):
-        if not self.open:       # else threads may still use it
-            self.free_all()
+        self.free_all()
 
     # Events.
 
@@ -413,13 +421,20 @@ cdef class Device:
         cdef int new = fd if fd >= 0 else sys_eventfd()
         cdef int *place = &queue.message_fd if kind == "message" else &queue.call_fd
         cdef int error = 0
+        cdef int old
         if new < 0:
             failed(new, "cannot make an eventfd")
+        self.let_callers_go()
         if place[0] < 0:
             place[0] = new
         else:
-            error = sys_dup3(new, place[0])
+            # Who hangs in writing to the old one goes on when that is emptied, for which it has to be there.
+            old = sys_dup(place[0]) if len(self.replaced) < REPLACED_MAX else -EMFILE
+            error = old if old < 0 else sys_dup3(new, place[0])
             sys_close(new)
+            if old >= 0:
+                self.replaced.append((index, old))
+                self.let_callers_go()
         if error < 0:
             failed(error, "cannot take the call descriptor")
         if kind == "eventfd" and not sys_nonblocking(queue.call_fd):
@@ -554,14 +569,25 @@ cdef class Device:
         if pool_ended and load_acquire32(&self.engine.waiting_threads) == 0:
             return True
         self.let_callers_go()
-        return False
-
-    cdef void let_callers_go(self):
-        """A front-end may have a full eventfd block, so that whoever signals by it hangs. There is an end to that."""
-        cdef uint32_t i
         for i in range(self.queue_count):
             if self.queues[i].call_fd >= 0 and not sys_writable(self.queues[i].call_fd):
                 sys_drain(self.queues[i].call_fd)
+        return False
+
+    cdef int let_callers_go(self) except -1:
+        """A front-end may have a full eventfd block, so that who signals by it hangs; those that it has replaced."""
+        cdef int index, fd
+        left = []
+        fence_full()    # who is counted after this writes to what is in the place now
+        for index, fd in self.replaced:
+            if load_acquire32(&self.queues[index].callers) == 0:
+                sys_close(fd)
+                continue
+            if not sys_writable(fd):
+                sys_drain(fd)
+            left.append((index, fd))
+        self.replaced = left
+        return 0
 
     def close(self) -> None:
         """Frees everything. RuntimeError while a thread still runs: what it uses must stay."""
@@ -571,6 +597,7 @@ cdef class Device:
             raise RuntimeError("the device's threads have not ended")
         self.open = False
         self.free_all()
+        Py_DECREF(self)
 
     cdef void free_all(self):
         """No thread uses it, or there never was one: whatever of it has been made."""
@@ -586,6 +613,8 @@ cdef class Device:
                 worker_free(self.workers[number])
                 self.workers[number] = NULL
         threads_reap(&self.pool)
+        for _, old in self.replaced:
+            sys_close(old)
         for i in range(self.queue_count):
             queue = self.queues + i
             for fd in (queue.kick_fd, queue.call_fd, queue.message_fd, queue.err_fd):
@@ -618,7 +647,8 @@ cdef class Device:
         numbers = {
             "inodes": load_acquire32(&self.engine.share.inodes.known),
             "inodes_remembered": load_acquire32(&self.engine.share.inodes.remembered),
-            "inodes_closing": load_acquire32(&self.engine.share.inodes.to_close_count),
+            "inodes_closing": (load_acquire32(&self.engine.share.inodes.to_close_count)
+                               + load_acquire32(&self.engine.share.inodes.loose_mounts)),
             "descriptors_cached": load_acquire32(&self.engine.share.descriptors.cached),
             "files_open": load_acquire32(&self.engine.share.descriptors.opened),
             "files_kept": load_acquire32(&self.engine.share.descriptors.kept),

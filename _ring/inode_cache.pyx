@@ -11,9 +11,9 @@ from .inode_places cimport inode_seen_at
 from .inode_table cimport (
     INODE_BY_FILE, INODE_NEW, MUCH, Inode, InodeTable, Shard, inode_nodeid, is_guests, key_hash, shard_of, store_fd)
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, EAGAIN, EMFILE, ENFILE, ENODATA, ENOENT, ESTALE, O_DIRECTORY, O_NOFOLLOW, O_PATH,
-    O_RDONLY, STATX_NLINK, STATX_SIZE, S_IFREG, decimal, linux_dirent, linux_file_handle, linux_statx, memcpy,
-    sys_close, sys_getdents64, sys_open_by_handle_at, sys_openat, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, EMFILE, ENFILE, ENODATA, ENOENT, ESTALE, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY,
+    STATX_NLINK, STATX_SIZE, S_IFREG, decimal, linux_dirent, linux_file_handle, linux_statx, memcpy, sys_close,
+    sys_getdents64, sys_open_by_handle_at, sys_openat, sys_statx)
 from .mutex cimport lock, unlock
 from .names cimport NAME_MAX
 
@@ -21,6 +21,7 @@ cdef enum:
     WAY = 512                   # ancestors that are opened one below the other, between two looks from below
     LISTING = 4096
     MAKE_ROOM = 32              # cached descriptors closed when the process has run out of them
+    START_OVER = -4096          # no errno is as large
     REOPEN_TRIES = 64           # parents that are opened on the way to one file, beyond its depth
 
 
@@ -166,10 +167,10 @@ cdef uint32_t climb(InodeTable *table, Inode *inode, Inode **way) noexcept nogil
 
 
 cdef int open_below(InodeTable *table, Inode *inode) noexcept nogil:
-    """Opens it by its name in its parent. fd, -errno; -EAGAIN: the parent has no descriptor any more."""
+    """Opens it by its name in its parent. fd, -errno; START_OVER: the parent has no descriptor any more."""
     cdef char name[NAME_MAX + 1]
     cdef Inode *parent = pin_parent(table, inode, name)
-    cdef int fd = -EAGAIN
+    cdef int fd = START_OVER
     if parent == NULL:
         return -ESTALE
     if parent.fd >= 0:
@@ -207,7 +208,7 @@ cdef int reopen_by_name(InodeTable *table, Inode *inode) noexcept nogil:
             if left + 1 < count:
                 inode_release(table, way[(left + 1) % WAY])
         let_way_go(table, way, first, left + 1)
-        if fd != -EAGAIN and (fd < 0 or left == 0):
+        if fd != START_OVER and (fd < 0 or left == 0):
             return fd
         tries += 1
         if tries > deepest + REOPEN_TRIES:

@@ -15,4 +15,5 @@ cdef bint same_birth(const Inode *inode, const linux_statx *stat) noexcept nogil
 cdef bint same_file(InodeTable *table, const Inode *inode, const linux_statx *stat) noexcept nogil
 cdef void mount_enter(InodeTable *table, uint32_t number) noexcept nogil
 cdef void mount_leave(InodeTable *table, uint32_t number) noexcept nogil
+cdef void mounts_close(InodeTable *table) noexcept nogil
 cdef int mount_how(InodeTable *table, uint32_t number, int fd, uint32_t kind) noexcept nogil

@@ -56,7 +56,9 @@ cdef void mount_enter(InodeTable *table, uint32_t number) noexcept nogil:
 
 
 cdef void mount_leave(InodeTable *table, uint32_t number) noexcept nogil:
-    """After the last record nothing keeps the host from unmounting it. May sleep."""
+    """After the last record nothing keeps the host from unmounting it, once mounts_close() was called. Somebody who has
+    entered may find MOUNT_UNKNOWN for a moment: then names are noted in vain.
+    """
     cdef Mount *mount = table.mounts + number
     cdef uint32_t how
     cdef int fd = -1
@@ -69,11 +71,33 @@ cdef void mount_leave(InodeTable *table, uint32_t number) noexcept nogil:
     if load_acquire32(&mount.inodes) == 0:
         fd = mount.fd
         store_release32(<uint32_t *> &mount.fd, <uint32_t> -1)
+        if fd >= 0 and mount.loose < 0:
+            mount.loose = fd
+            fd = -1
+            fetch_add32(&table.loose_mounts, 1)
     elif how != MOUNT_UNKNOWN:
         store_release32(&mount.how, how)
     unlock(&table.mount_lock)
     if fd >= 0:
         sys_close(fd)
+
+
+cdef void mounts_close(InodeTable *table) noexcept nogil:
+    """Closes what mount_leave() has left behind. May sleep: it may be all that keeps the file system."""
+    cdef Mount *mount
+    cdef uint32_t i
+    cdef int fd
+    for i in range(load_acquire32(&table.mount_count)):
+        mount = table.mounts + i
+        if mount.loose < 0:
+            continue
+        lock(&table.mount_lock)
+        fd = mount.loose
+        mount.loose = -1
+        unlock(&table.mount_lock)
+        if fd >= 0:
+            sys_close(fd)
+            fetch_sub32(&table.loose_mounts, 1)
 
 
 cdef int mount_fd(InodeTable *table, uint32_t number, int fd, uint32_t kind) noexcept nogil:
@@ -131,5 +155,7 @@ cdef int mount_how(InodeTable *table, uint32_t number, int fd, uint32_t kind) no
             if through >= 0:
                 sys_close(through)
                 how = MOUNT_HANDLES
+    lock(&table.mount_lock)
     store_release32(&mount.how, <uint32_t> how)
+    unlock(&table.mount_lock)
     return how

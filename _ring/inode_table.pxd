@@ -118,6 +118,7 @@ cdef struct Mount:
     uint64_t device
     uint64_t id
     int32_t fd                  # by which handles are opened; -1: none yet
+    int32_t loose               # a descriptor that is yet to be closed; -1: none
     uint32_t inodes             # records of files on it, and some to be: while there are any the descriptor stays
     uint32_t how                # a MountHow
     uint32_t no_nowait          # RWF_NOWAIT is not supported
@@ -137,6 +138,7 @@ cdef struct InodeTable:
     uint32_t tree_lock          # of parents and names
     uint32_t to_close           # slots whose descriptor is yet to be closed, linked by hash_next
     uint32_t to_close_count
+    uint32_t loose_mounts       # that have such a descriptor
     uint32_t close_ticks        # that closing one usually takes
     uint32_t closing            # threads that are at it
     uint32_t idle_closing       # an IdleClosing

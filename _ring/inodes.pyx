@@ -116,6 +116,8 @@ cdef void inodes_destroy(InodeTable *table) noexcept nogil:
         for i in range(table.mount_count):
             if table.mounts[i].fd >= 0:
                 sys_close(table.mounts[i].fd)
+            if table.mounts[i].loose >= 0:
+                sys_close(table.mounts[i].loose)
         munmap(table.mounts, <size_t> MOUNTS_MAX * sizeof(Mount))
     if table.shards != NULL:
         for i in range(<uint32_t> SHARDS):
@@ -146,7 +148,7 @@ cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil:
         return -EOVERFLOW
     table.mounts[i].device = device
     table.mounts[i].id = id
-    table.mounts[i].fd = -1
+    table.mounts[i].fd = table.mounts[i].loose = -1
     store_release32(&table.mount_count, i + 1)
     unlock(&table.mount_lock)
     return i

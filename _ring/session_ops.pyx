@@ -15,6 +15,7 @@ from .fuse_abi cimport (
     fuse_forget_one, fuse_init_in, fuse_init_in_compat, fuse_init_out, fuse_interrupt_in, fuse_kstatfs)
 from .handles cimport handles_close_all
 from .inode_cache cimport inode_fd
+from .inode_identity cimport mounts_close
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
 from .inode_table cimport Inode
 from .inodes cimport inode_forget, inodes_forget_all
@@ -92,6 +93,7 @@ cdef void end_session(Share *share) noexcept nogil:
     inodes_forget_all(&share.inodes)
     while load_relaxed32(&share.inodes.to_close):
         inodes_close_pending(&share.inodes)
+    mounts_close(&share.inodes)
 
 
 cdef int op_init(Context *ctx, Request *request) noexcept nogil:

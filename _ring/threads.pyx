@@ -6,6 +6,7 @@ from .atomics cimport compare_exchange32, exchange32, fence_full, load_relaxed32
 from .engine cimport EVENT_THREAD_FAILED, Engine, complete, give_request, notify, post_event, signal
 from .fuse_abi cimport FUSE_NO_OPEN_SUPPORT
 from .inode_eviction cimport inodes_close_idle
+from .inode_identity cimport mounts_close
 from .inode_lifetime cimport inodes_close_pending
 from .inode_table cimport IDLE_CLOSING_DUE, IDLE_CLOSING_NONE, IDLE_CLOSING_RUNS
 from .linux cimport ENOMEM, calloc, free, pthread_join, thread_name, thread_start
@@ -73,6 +74,8 @@ cdef void do_chores(Pool *pool) noexcept nogil:
     fence_full()
     while load_relaxed32(&share.inodes.to_close):
         inodes_close_pending(&share.inodes)
+    if load_relaxed32(&share.inodes.loose_mounts):
+        mounts_close(&share.inodes)
     if load_relaxed32(&share.kept.round_due) and exchange32(&share.kept.round_due, 0):
         kept_close(&share.kept, False)
     if load_relaxed32(&share.inodes.idle_closing) == due and \

@@ -63,6 +63,7 @@ cdef struct Virtqueue:
     int message_fd          # the back-end channel, for CALL_MESSAGE; or -1
     int call_fd             # always open: where there is none, an eventfd that nobody reads
     int err_fd              # the control plane's, which signals it
+    uint32_t callers        # threads that are writing to call_fd, or hang in that
     uint32_t error_due      # the front-end has yet to be told that the queue is broken
     uint32_t inband_kicks   # they are messages to the control plane, which wakes the worker
     uint32_t call_kind      # a CallKind

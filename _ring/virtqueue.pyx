@@ -3,8 +3,8 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    fence_full, le16, le32, load_acquire16, load_relaxed16, load_relaxed64, store_relaxed16, store_release16,
-    store_release32, store_release64)
+    fence_full, fetch_add32, fetch_sub32, le16, le32, load_acquire16, load_relaxed16, load_relaxed64, store_relaxed16,
+    store_release16, store_release32, store_release64)
 from .invariants cimport invariant
 from .linux cimport EAGAIN, ENOTSOCK, MSG_DONTWAIT, MSG_NOSIGNAL, sys_send, sys_writable, sys_write, sys_write_briefly
 from .mutex cimport lock, unlock
@@ -153,7 +153,9 @@ cdef bint send_call(Virtqueue *queue, bint briefly) noexcept nogil:
         if briefly:
             sys_write_briefly(queue.call_fd, &one, sizeof(one))
         else:
+            fetch_add32(&queue.callers, 1)
             sys_write(queue.call_fd, &one, sizeof(one))
+            fetch_sub32(&queue.callers, 1)
     return True
 
 

@@ -261,8 +261,9 @@ cdef bint serve(Lead *lead) noexcept nogil:
     for i in range(lead.count):
         more |= serve_queue(lead, lead.queues[i])
     # On the hiprio queue nobody waits for what closing a descriptor may take.
-    if load_relaxed32(&engine.share.inodes.to_close) and not (
-            lead.hiprio and inodes_close_few(&engine.share.inodes)):
+    if (load_relaxed32(&engine.share.inodes.to_close) and not (
+            lead.hiprio and inodes_close_few(&engine.share.inodes))) or \
+            load_relaxed32(&engine.share.inodes.loose_mounts):
         pool_nudge(lead.worker.pool)
     return more
 

@@ -12,7 +12,7 @@ import signal
 
 from virtiofsd import log
 from virtiofsd.errors import StartError, reason, shown
-from virtiofsd.listener import Listener
+from virtiofsd.listener import Listener, group_of
 from virtiofsd.options import NOFILE_LEAST
 from virtiofsd.service_manager import ServiceManager
 
@@ -113,11 +113,11 @@ def start(options: argparse.Namespace) -> int:
     root_fd, proc_fd = open_share(options.shared_dir)
     if options.inode_file_handles == "mandatory":
         check_file_handles(options.shared_dir)
+    group = None if options.socket_group is None else group_of(options.socket_group)
     # From here on there is something to clean up: signals wait for who handles them. So does that of a child's end.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1,
                                               signal.SIGCHLD))
-    listener = Listener.on(options.fd) if options.fd is not None else Listener.at(options.socket_path,
-                                                                                options.socket_group)
+    listener = Listener.at(options.socket_path, group) if options.fd is None else Listener.on(options.fd)
     os.umask(0)
     try:
         from virtiofsd import sandbox

@@ -4,10 +4,15 @@ import contextlib
 import os
 import socket
 import stat
-from typing import Self
+from typing import NamedTuple, Self
 
 from virtiofsd.errors import StartError, reason, shown
 from virtiofsd.pid_file import PidFile
+
+
+class Group(NamedTuple):
+    name: str
+    id: int
 
 
 class Listener:
@@ -18,12 +23,11 @@ class Listener:
         self._file = file_at(path) if path is not None else None
 
     @classmethod
-    def at(cls, path: str, group: str | None = None) -> Self:
-        """A socket at the path, for its owner, or for a group (its name) too. StartError.
+    def at(cls, path: str, group: Group | None = None) -> Self:
+        """A socket at the path, for its owner, or for a group too. StartError.
 
         A stale one is replaced, one that somebody listens on is not.
         """
-        gid = -1 if group is None else group_id(group)
         pid_file = PidFile.beside(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         bound = False
@@ -34,8 +38,8 @@ class Listener:
             sock.bind(path)
             bound = True
             if group is not None:
-                option = f"--socket-group {shown(group)}: giving it {shown(path)}"
-                os.chown(path, -1, gid)
+                option = f"--socket-group {shown(group.name)}: giving it {shown(path)}"
+                os.chown(path, -1, group.id)
                 os.chmod(path, 0o770)
             sock.listen()
         except OSError as error:
@@ -78,12 +82,12 @@ class Listener:
             self.pid_file = None
 
 
-def group_id(name: str) -> int:
-    """StartError where there is no such group."""
+def group_of(name: str) -> Group:
+    """StartError where there is no such group. Whom the system asks for it may take long."""
     import grp
 
     try:
-        return grp.getgrnam(name).gr_gid
+        return Group(name, grp.getgrnam(name).gr_gid)
     except KeyError:
         raise StartError(f"--socket-group {shown(name)}: there is no such group") from None
 

@@ -63,8 +63,8 @@ class Server:
                     log.info("the front-end has disconnected")
                     if not self.options.keep_listening:
                         return 0
-            except (DeviceError, OSError) as error:
-                log.error("a front-end cannot be served: %s", error)
+            except (DeviceError, OSError, MemoryError) as error:
+                log.error("a front-end cannot be served: %s", error or "out of memory")
                 if not self.options.keep_listening:
                     return EXIT_FAILURE
         log.info("asked to end")
@@ -125,7 +125,12 @@ class Server:
         if not making.done():
             self.unmade = making
             return False
-        backend = self.backend = Backend(self.options, channel, making.result(), self.inside.proc_fd)
+        device = making.result()
+        try:
+            backend = self.backend = Backend(self.options, channel, device, self.inside.proc_fd)
+        except BaseException:
+            device.stop()
+            raise
         try:
             # Who looks whether somebody listens here says nothing, and is no front-end.
             return bool(await self._unless_stopped(backend.run()))

@@ -195,7 +195,7 @@ def test_a_call_descriptor_that_blocks_later_on_keeps_nothing_of_a_front_end_tha
     with VirtioFs(daemon.socket) as device:
         FuseClient(device).init()
     usual = idle_files(daemon), mapped_files(daemon), len(daemon.children_of(""))
-    call = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    call, other = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
     with VirtioFs(daemon.socket, event_idx=False) as device:
         fuse = FuseClient(device)
         fuse.init()
@@ -204,9 +204,13 @@ def test_a_call_descriptor_that_blocks_later_on_keeps_nothing_of_a_front_end_tha
         for _ in range(5):
             ask_for_call(fuse)
             time.sleep(MOMENT)
+        # Another in its place: whoever hangs keeps the old one.
+        device.connection.set_vring_call(QUEUE, other, ack=True)
+        fill_and_block(call)
     wait_until(lambda: (idle_files(daemon), mapped_files(daemon), len(daemon.children_of(""))) == usual,
                "the state before")
     os.close(call)
+    os.close(other)
 
 
 # Errors

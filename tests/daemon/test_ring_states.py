@@ -287,7 +287,7 @@ def test_no_reply_is_lost_while_bad_addresses_are_refused(daemon: Daemon) -> Non
         fuse.init()
         node = fuse.lookup(1, "file").nodeid
         fh = fuse.open(node).fh
-        for _ in range(300):
+        for _ in range(100):
             tickets = [fuse.submit(Opcode.FSYNC, node, FSYNC_IN.pack(fh=fh)) for _ in range(20)]
             with pytest.raises(RefusedError):
                 device.connection.set_vring_addr(QUEUE, 1 << 43, 1 << 43, 1 << 43, ack=True)

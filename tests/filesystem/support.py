@@ -251,6 +251,14 @@ class Mounts:
         self.mounted.append(at)
         return at
 
+    def unmount_unused(self, at: pathlib.Path) -> None:
+        """Not by force: nobody may use it any more. What is let go of just now may take a moment."""
+        deadline = time.monotonic() + SECONDS
+        while subprocess.run(["umount", str(at)], stderr=subprocess.DEVNULL).returncode:
+            assert time.monotonic() < deadline, f"{at} cannot be unmounted"
+            time.sleep(0.01)
+        self.mounted.remove(at)
+
     def tmpfs(self, at: pathlib.Path | None = None, options: str = "size=256m") -> pathlib.Path:
         return self.mount(at or self.folder / "tmpfs", "-t", "tmpfs", "-o", options, "tmpfs")
 

@@ -5,7 +5,6 @@ import os
 import pathlib
 import random
 import stat
-import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -273,7 +272,7 @@ def test_a_mount_of_which_the_guest_has_forgotten_all_can_be_unmounted(connect: 
     guest = connect()
     at = guest.share / "mounted"
     at.mkdir()
-    files: list[str] = []
+    files = 0
     for number in range(20):
         inner = mounts.tmpfs(at)
         (inner / "folder").mkdir()
@@ -284,10 +283,9 @@ def test_a_mount_of_which_the_guest_has_forgotten_all_can_be_unmounted(connect: 
         guest.fuse.release(entry.nodeid, opened.fh)
         give_back(guest.fuse)
         guest.daemon.wait_for(inodes=0, inodes_closing=0, files_kept=0)
-        subprocess.run(["umount", at], check=True)
-        mounts.mounted.remove(at)
-        files = files or guest.daemon.open_files()
-        assert guest.daemon.open_files() == files
+        mounts.unmount_unused(at)
+        files = files or len(guest.daemon.open_files())
+        assert len(guest.daemon.open_files()) <= files
 
 
 # Open files have a bound

@@ -157,7 +157,7 @@ def test_the_threads_of_bursts_of_slow_requests_leave_nothing(connect: Connect, 
     guest = connect("--thread-pool-size", str(POOL), share=hangs, queue_size=1024, memory_mib=64)
     node = guest.fuse.lookup(ROOT, "file").nodeid
     body = abi.SETATTR_IN.pack(valid=abi.FATTR_MODE, mode=0o600)
-    usual, burst, left = threads_of(guest), 2 * POOL, []
+    usual, burst, left = threads_of(guest), 2 * POOL - 1, []
     for _ in range(3):
         with frozen(hangs):
             tickets = [guest.fuse.submit(Opcode.SETATTR, node, body, out_size=abi.ATTR_OUT.size)
