@@ -76,6 +76,14 @@ class Daemon(BackEnd):
                     found.append(int(task.name))
         return found
 
+    def blocked_signals(self) -> dict[int, int]:
+        """The mask of each thread (SigBlk of /proc), by its id."""
+        found = {}
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found[int(task.name)] = int((task / "status").read_text().partition("SigBlk:")[2].split()[0], 16)
+        return found
+
     def switches(self) -> dict[str, tuple[str, ...]]:
         """How often each thread has slept and was woken, by its name and number."""
         found = {}

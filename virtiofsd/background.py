@@ -3,11 +3,16 @@
 import asyncio
 import contextlib
 import errno
+import signal
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+# Those that somebody sends. They are the main thread's: when it holds them back at the end, no other may be found that
+# takes them, and ends the process.
+SENT = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM, signal.SIGCHLD}
 
 
 def in_background(work: Callable[[], T]) -> asyncio.Future[T]:
@@ -35,8 +40,11 @@ def in_background(work: Callable[[], T]) -> asyncio.Future[T]:
         with contextlib.suppress(RuntimeError):  # the loop is gone if nobody could wait so long
             loop.call_soon_threadsafe(tell, result, error)
 
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SENT)
     try:
         threading.Thread(target=run, daemon=True).start()
     except RuntimeError as raised:
         raise OSError(errno.EAGAIN, "no thread can be started") from raised
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return future

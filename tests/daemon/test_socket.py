@@ -255,6 +255,27 @@ def test_requests_that_hang_do_not_keep_the_next_front_end_out(
     assert idle_files(daemon) == before, "what the front-end had is freed"
 
 
+def test_signals_find_no_thread_but_the_first(hanging: HangingMount, start_daemon: StartDaemon) -> None:
+    """It holds them back when it ends, and another that took one then would end the process at once."""
+    daemon = start_daemon("--sandbox", "none", "--keep-listening", "--drain-timeout", "0.5", share=hanging.path)
+    daemon.exit_status = 1
+    daemon.expected = ["requests hang", "ending the device"]
+    sent = sum(1 << number - 1 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
+    with hanging.hang(Opcode.FLUSH):
+        with VirtioFs(daemon.socket) as device:
+            fuse = FuseClient(device)
+            fuse.init()
+            fuse.open(fuse.lookup(1, "file").nodeid)
+            with_guest = daemon.blocked_signals()
+        hanging.wait_for_held()
+        for threads in (with_guest, daemon.blocked_signals()):
+            assert threads.pop(daemon.process.pid) & sent == 0
+            assert threads
+            assert all(blocked & sent == sent for blocked in threads.values())
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_for_line(daemon, "the process ends without them")
+
+
 @pytest.mark.parametrize("when", ["it is opened", "its last file is closed"])
 def test_a_share_that_hangs_does_not_keep_a_signal_from_ending_the_daemon(
         hanging: HangingMount, start_daemon: StartDaemon, when: str) -> None:
