@@ -7,7 +7,7 @@ import pathlib
 import re
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from frontend.back_end import BackEnd
 
@@ -67,31 +67,24 @@ class Daemon(BackEnd):
                 continue
         return sorted(found)
 
-    def children_of(self, part: str) -> list[int]:
-        """The ids of the daemon's threads whose names have the part in them."""
-        found = []
+    def _threads(self) -> Iterator[tuple[int, str]]:
+        """The id of each thread, and what /proc says of its status."""
         for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if part in (task / "comm").read_text():
-                    found.append(int(task.name))
-        return found
+                yield int(task.name), (task / "status").read_text()
+
+    def children_of(self, part: str) -> list[int]:
+        """The ids of the daemon's threads whose names have the part in them."""
+        return [tid for tid, status in self._threads() if part in status.partition("\n")[0]]
 
     def blocked_signals(self) -> dict[int, int]:
         """The mask of each thread (SigBlk of /proc), by its id."""
-        found = {}
-        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                found[int(task.name)] = int((task / "status").read_text().partition("SigBlk:")[2].split()[0], 16)
-        return found
+        return {tid: int(status.partition("SigBlk:")[2].split()[0], 16) for tid, status in self._threads()}
 
     def switches(self) -> dict[str, tuple[str, ...]]:
         """How often each thread has slept and was woken, by its name and number."""
-        found = {}
-        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                status = (task / "status").read_text()
-                found[f"{status.split()[1]} {task.name}"] = tuple(re.findall(r"ctxt_switches:\s*(\d+)", status))
-        return found
+        return {f"{status.split()[1]} {tid}": tuple(re.findall(r"ctxt_switches:\s*(\d+)", status))
+                for tid, status in self._threads()}
 
     def finish(self) -> list[str]:
         """Ends the daemon. What was wrong with it, a line each."""

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from virtiofsd.signals import SENT
+
 T = TypeVar("T")
 
-# Those that somebody sends. They are the main thread's: when it holds them back at the end, no other may be found that
-# takes them, and ends the process.
-SENT = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM, signal.SIGCHLD}
+# They are the main thread's: when it holds them back at the end, no other may be found that takes them, and ends the
+# process.
+HELD_BACK = SENT | {signal.SIGALRM, signal.SIGCHLD}
 
 
 def in_background(work: Callable[[], T]) -> asyncio.Future[T]:
@@ -40,7 +42,7 @@ def in_background(work: Callable[[], T]) -> asyncio.Future[T]:
         with contextlib.suppress(RuntimeError):  # the loop is gone if nobody could wait so long
             loop.call_soon_threadsafe(tell, result, error)
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SENT)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
         threading.Thread(target=run, daemon=True).start()
     except RuntimeError as raised:

@@ -15,6 +15,7 @@ from virtiofsd.errors import StartError, reason, shown
 from virtiofsd.listener import Listener, group_of
 from virtiofsd.options import NOFILE_LEAST
 from virtiofsd.service_manager import ServiceManager
+from virtiofsd.signals import SENT
 
 KERNEL_LEAST = (5, 10)  # whose statx(2) tells mounts apart, and without that one file may be taken for another
 NOFILE_WANTED = 1_000_000
@@ -115,8 +116,7 @@ def start(options: argparse.Namespace) -> int:
         check_file_handles(options.shared_dir)
     group = None if options.socket_group is None else group_of(options.socket_group)
     # From here on there is something to clean up: signals wait for who handles them. So does that of a child's end.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1,
-                                              signal.SIGCHLD))
+    signal.pthread_sigmask(signal.SIG_BLOCK, SENT | {signal.SIGCHLD})
     listener = Listener.at(options.socket_path, group) if options.fd is None else Listener.on(options.fd)
     os.umask(0)
     try:

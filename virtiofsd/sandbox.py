@@ -20,6 +20,7 @@ from typing import NamedTuple, NoReturn
 from virtiofsd import capabilities, seccomp
 from virtiofsd._ring import process
 from virtiofsd.errors import StartError, reason, shown
+from virtiofsd.signals import SENT
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def fork_inside(outside: Outside, root: bool = False) -> None:
     OSError.
     """
     read_end, write_end = os.pipe()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SENT)
     pid = os.fork()
     if pid:
         os.close(read_end)
@@ -153,9 +154,6 @@ def fork_inside(outside: Outside, root: bool = False) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
-
-
 def maps_root(options: argparse.Namespace) -> bool:
     return any(inside == 0 for inside, _, _ in options.uid_map) and any(inside == 0 for inside, _, _ in options.gid_map)
 
@@ -170,7 +168,7 @@ def supervise(pid: int, ending: Callable[[], None]) -> NoReturn:
     process.not_dumpable()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     while True:
-        number = signal.sigwait(FORWARDED | {signal.SIGCHLD})
+        number = signal.sigwait(SENT | {signal.SIGCHLD})
         if number != signal.SIGCHLD:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

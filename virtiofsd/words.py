@@ -125,4 +125,3 @@ class LogLevels:
                 raise ValueError(f"{module!r} is none of {', '.join(LOGGERS)}")
             levels.append((module, level(name)))
         return tuple(levels)
-

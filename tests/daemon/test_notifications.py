@@ -215,22 +215,6 @@ def test_a_call_descriptor_that_blocks_later_on_keeps_nothing_of_a_front_end_tha
 
 # Errors
 
-def test_an_error_descriptor_that_blocks_does_not_block_the_daemon(daemon: Daemon) -> None:
-    daemon.expected = ["vring 1 is broken and not served any more: its available index"]
-    with VirtioFs(daemon.socket, num_queues=2) as device:
-        fuse = FuseClient(device)
-        fuse.init(queue=2)
-        full = os.eventfd(0, os.EFD_CLOEXEC)
-        device.connection.set_vring_err(QUEUE, full, ack=True)
-        fill_and_block(full)
-        break_ring(device)
-        wait_for_line(daemon, "is broken")
-        assert device.connection.get_features()
-        answered(fuse, [ask(fuse, queue=2) for _ in range(10)])
-        os.eventfd_read(full)
-        os.close(full)
-
-
 def break_ring(device: VirtioFs, index: int = QUEUE) -> None:
     """An available index further ahead than the ring is long."""
     queue = device.queues[index]
@@ -238,15 +222,37 @@ def break_ring(device: VirtioFs, index: int = QUEUE) -> None:
     queue.kick(True)
 
 
-def test_a_broken_ring_is_told_by_its_error_descriptor_and_the_others_go_on(daemon: Daemon) -> None:
+@pytest.fixture
+def two_rings(daemon: Daemon) -> Iterator[tuple[VirtioFs, FuseClient]]:
+    """A device whose first request ring a test may break, and a session on the second."""
     daemon.expected = ["vring 1 is broken and not served any more: its available index"]
     with VirtioFs(daemon.socket, num_queues=2) as device:
         fuse = FuseClient(device)
         fuse.init(queue=2)
-        break_ring(device)
-        wait_until(lambda: device.error_signalled(QUEUE), "the error")
-        assert not device.error_signalled(2)
-        answered(fuse, [ask(fuse, queue=2) for _ in range(10)])
+        yield device, fuse
+
+
+def test_a_broken_ring_is_told_by_its_error_descriptor_and_the_others_go_on(
+        two_rings: tuple[VirtioFs, FuseClient]) -> None:
+    device, fuse = two_rings
+    break_ring(device)
+    wait_until(lambda: device.error_signalled(QUEUE), "the error")
+    assert not device.error_signalled(2)
+    answered(fuse, [ask(fuse, queue=2) for _ in range(10)])
+
+
+def test_an_error_descriptor_that_blocks_does_not_block_the_daemon(
+        daemon: Daemon, two_rings: tuple[VirtioFs, FuseClient]) -> None:
+    device, fuse = two_rings
+    full = os.eventfd(0, os.EFD_CLOEXEC)
+    device.connection.set_vring_err(QUEUE, full, ack=True)
+    fill_and_block(full)
+    break_ring(device)
+    wait_for_line(daemon, "is broken")
+    assert device.connection.get_features()
+    answered(fuse, [ask(fuse, queue=2) for _ in range(10)])
+    os.eventfd_read(full)
+    os.close(full)
 
 
 def test_a_broken_ring_works_again_when_it_is_started_anew(daemon: Daemon) -> None:

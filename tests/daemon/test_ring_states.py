@@ -277,8 +277,6 @@ def test_a_bad_address_for_a_ring_that_runs_leaves_it_where_it_is(daemon: Daemon
                 answered(fuse, [ask(fuse)])
 
 
-# Sizes
-
 def test_no_reply_is_lost_while_bad_addresses_are_refused(daemon: Daemon) -> None:
     daemon.expected = ["SET_VRING_ADDR failed: vring 1: its addresses are not aligned or not in guest memory"]
     (daemon.share / "file").touch()
@@ -294,6 +292,8 @@ def test_no_reply_is_lost_while_bad_addresses_are_refused(daemon: Daemon) -> Non
             for ticket in tickets:
                 assert not fuse.complete(ticket).error
 
+
+# Sizes
 
 @pytest.mark.parametrize("size", [1, 2, 4, 256, 1024, 32768])
 def test_queues_of_every_size(daemon: Daemon, size: int) -> None:

@@ -21,6 +21,7 @@ from frontend import fuse_abi as abi
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient, FuseError, Reply
 from frontend.memory import GuestMemory, RegionSpec
+from tests.daemon.support import wait_until
 from tests.running import SECONDS, Daemon
 
 ROOT = abi.FUSE_ROOT_ID
@@ -253,10 +254,8 @@ class Mounts:
 
     def unmount_unused(self, at: pathlib.Path) -> None:
         """Not by force: nobody may use it any more. What is let go of just now may take a moment."""
-        deadline = time.monotonic() + SECONDS
-        while subprocess.run(["umount", str(at)], stderr=subprocess.DEVNULL).returncode:
-            assert time.monotonic() < deadline, f"{at} cannot be unmounted"
-            time.sleep(0.01)
+        wait_until(lambda: subprocess.run(["umount", str(at)], stderr=subprocess.DEVNULL).returncode == 0,
+                   f"unmounting {at}")
         self.mounted.remove(at)
 
     def tmpfs(self, at: pathlib.Path | None = None, options: str = "size=256m") -> pathlib.Path:

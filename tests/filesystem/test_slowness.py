@@ -13,6 +13,7 @@ import pytest
 from frontend import fuse_abi as abi
 from frontend.fuse_abi import Opcode
 from frontend.fuse_transport import Ticket
+from tests.daemon.support import wait_until
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT, Guest, Mounts, during, needs_root
 
@@ -145,7 +146,7 @@ def test_threads_that_come_back_from_what_hung_keep_nothing_that_others_wait_for
 
 
 def threads_of(guest: Guest) -> int:
-    return len(os.listdir(f"/proc/{guest.daemon.process.pid}/task"))
+    return len(guest.daemon.children_of(""))
 
 
 def mappings(guest: Guest) -> int:
@@ -162,15 +163,10 @@ def test_the_threads_of_bursts_of_slow_requests_leave_nothing(connect: Connect, 
         with frozen(hangs):
             tickets = [guest.fuse.submit(Opcode.SETATTR, node, body, out_size=abi.ATTR_OUT.size)
                        for _ in range(HUNG)]
-            deadline = time.monotonic() + 30
-            while threads_of(guest) < usual + burst:
-                assert time.monotonic() < deadline, "there was no burst"
-                time.sleep(0.01)
+            wait_until(lambda: threads_of(guest) >= usual + burst, "a burst", 30)
         for ticket in tickets:
             assert not guest.fuse.complete(ticket).error
-        deadline = time.monotonic() + 30
-        while threads_of(guest) > usual:    # they end when they have had nothing to do for a while
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        # They end when they have had nothing to do for a while.
+        wait_until(lambda: threads_of(guest) <= usual, "the end of the threads", 30)
         left.append(mappings(guest))
     assert left[-1] < left[0] + burst, "each thread had a stack and a guard"
