@@ -658,6 +658,7 @@ cdef class Device:
             "session": load_acquire32(&self.engine.share.session),
             "name_bytes": load_acquire32(&self.engine.share.inodes.names.bytes),
             "lock_owners": load_acquire32(&self.engine.share.locks.owner_count),
+            "lock_ranges": load_acquire32(&self.engine.share.locks.ranges),
             "lock_waits": load_acquire32(&self.engine.share.locks.waits),
         }
         for number in range(QUEUES_MAX):

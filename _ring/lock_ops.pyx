@@ -17,7 +17,8 @@ from .linux cimport (
     EACCES, EAGAIN, EBADF, EINVAL, ENOLCK, ENOMEM, ENOSYS, EPERM, EROFS, ESTALE, ETXTBSY, F_OFD_GETLK, F_OFD_SETLK,
     F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, O_RDONLY, O_RDWR, flock, memset, sys_fcntl_lock,
     sys_flock)
-from .lock_owners cimport LockOwner, owner_add, owner_find, owner_in_the_way, owner_locked, owner_release
+from .lock_owners cimport (
+    LockOwner, owner_add, owner_find, owner_in_the_way, owner_locked, owner_may_lock, owner_release)
 from .request cimport WAITS, Request, next_bytes, reply
 from .share cimport Context
 
@@ -124,7 +125,10 @@ cdef int set_posix(Context *ctx, Request *request, const fuse_lk_in *args, bint 
     owner = owner_of(ctx, request, args, args.lk.type != F_UNLCK, &error)
     if owner == NULL:
         return error if error < 0 else reply(request, NULL, 0)   # nothing to unlock
-    error = sys_fcntl_lock(owner.fd, F_OFD_SETLK, &wanted)
+    if owner_may_lock(&ctx.share.locks, owner, args.lk.start, args.lk.end, args.lk.type):
+        error = sys_fcntl_lock(owner.fd, F_OFD_SETLK, &wanted)
+    else:
+        error = -ENOLCK
     if error == -EAGAIN and waits:
         request.wait.is_flock = 0
         request.wait.over = &owner.dropped

@@ -57,6 +57,8 @@ cdef struct LockTable:
     LockWait *first
     LockOwner *owners[OWNER_BUCKETS]
     uint32_t owner_count
+    uint32_t ranges      # that all the owners have locked
+    uint32_t ranges_max
     uint32_t searches
     uint32_t next_early
     uint64_t early[EARLY]   # interrupts of the session that found nothing that waits: they may have overtaken it
@@ -65,6 +67,8 @@ cdef struct LockTable:
 
 cdef LockOwner *owner_find(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil
 cdef LockOwner *owner_add(LockTable *table, uint64_t nodeid, uint64_t owner, uint64_t fh, int fd) noexcept nogil
+cdef bint owner_may_lock(LockTable *table, const LockOwner *owner, uint64_t start, uint64_t end,
+                         uint32_t kind) noexcept nogil
 cdef void owner_locked(LockTable *table, LockOwner *owner, uint64_t start, uint64_t end, uint32_t kind,
                        uint32_t pid) noexcept nogil
 cdef uint32_t owner_in_the_way(LockTable *table, uint64_t nodeid, uint64_t owner, uint64_t start, uint64_t end,

@@ -2,10 +2,10 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from .atomics cimport load_acquire32
+from .atomics cimport fetch_add32, fetch_sub32, load_acquire32, load_relaxed32
 from .descriptors cimport descriptors_close
 from .linux cimport EDEADLK, EINTR, ENOLCK, calloc, free, memset, mix64, sys_close, sys_interrupt
-from .lock_ranges cimport LockRange, ranges_change, ranges_conflict, ranges_free, ranges_spare
+from .lock_ranges cimport LockRange, ranges_adds, ranges_change, ranges_conflict, ranges_free, ranges_spare
 from .mutex cimport lock, unlock
 
 
@@ -75,8 +75,22 @@ cdef void owner_release(LockTable *table, LockOwner *owner) noexcept nogil:
     if last:
         sys_close(owner.fd)
         descriptors_close(table.account)
-        ranges_free(owner.ranges)
+        fetch_sub32(&table.ranges, ranges_free(owner.ranges))
         free(owner)
+
+
+cdef bint owner_may_lock(LockTable *table, const LockOwner *owner, uint64_t start, uint64_t end,
+                         uint32_t kind) noexcept nogil:
+    """Whether there is room for what this makes of the ranges of a pinned owner. Each takes memory here and in the
+    host's kernel, and a guest may ask for one after the other. Some more are taken by who asks at the same time.
+    """
+    cdef bint adds
+    if load_relaxed32(&table.ranges) < table.ranges_max:
+        return True
+    lock(&table.lock)
+    adds = ranges_adds(owner.ranges, start, end, kind)
+    unlock(&table.lock)
+    return not adds
 
 
 cdef void owner_locked(LockTable *table, LockOwner *owner, uint64_t start, uint64_t end, uint32_t kind,
@@ -84,12 +98,13 @@ cdef void owner_locked(LockTable *table, LockOwner *owner, uint64_t start, uint6
     """Notes what the host has locked, or unlocked, for a pinned owner: before the guest hears of it, so that nobody can
     wait for what is not known here.
     """
-    cdef LockRange *spare = ranges_spare()
+    cdef uint32_t before
+    cdef LockRange *spare = ranges_spare(&before)
     lock(&table.lock)
     spare = ranges_change(&owner.ranges, start, end, kind, spare)
     owner.pid = pid
     unlock(&table.lock)
-    ranges_free(spare)
+    fetch_add32(&table.ranges, before - ranges_free(spare))
 
 
 cdef uint32_t owner_in_the_way(LockTable *table, uint64_t nodeid, uint64_t owner, uint64_t start, uint64_t end,

@@ -17,5 +17,6 @@ cdef LockRange *ranges_change(LockRange **ranges, uint64_t start, uint64_t end, 
                               LockRange *spare) noexcept nogil
 cdef const LockRange *ranges_conflict(const LockRange *ranges, uint64_t start, uint64_t end,
                                       uint32_t kind) noexcept nogil
-cdef LockRange *ranges_spare() noexcept nogil
-cdef void ranges_free(LockRange *ranges) noexcept nogil
+cdef bint ranges_adds(const LockRange *ranges, uint64_t start, uint64_t end, uint32_t kind) noexcept nogil
+cdef LockRange *ranges_spare(uint32_t *count) noexcept nogil
+cdef uint32_t ranges_free(LockRange *ranges) noexcept nogil

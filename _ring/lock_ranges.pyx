@@ -5,26 +5,32 @@ from libc.stdint cimport uint32_t, uint64_t
 from .linux cimport F_UNLCK, F_WRLCK, calloc, free
 
 
-cdef LockRange *ranges_spare() noexcept nogil:
-    """A list of RANGES_NEW unused ranges; shorter where there is no memory."""
+cdef LockRange *ranges_spare(uint32_t *count) noexcept nogil:
+    """A list of RANGES_NEW unused ranges, and their number; fewer where there is no memory."""
     cdef LockRange *spare = NULL
     cdef LockRange *added
     cdef int _i
+    count[0] = 0
     for _i in range(RANGES_NEW):
         added = <LockRange *> calloc(1, sizeof(LockRange))
         if added == NULL:
             break
         added.next = spare
         spare = added
+        count[0] += 1
     return spare
 
 
-cdef void ranges_free(LockRange *ranges) noexcept nogil:
+cdef uint32_t ranges_free(LockRange *ranges) noexcept nogil:
+    """Returns how many there were."""
     cdef LockRange *following
+    cdef uint32_t count = 0
     while ranges != NULL:
         following = ranges.next
         free(ranges)
         ranges = following
+        count += 1
+    return count
 
 
 cdef inline LockRange *put(LockRange **link, LockRange **spare, uint64_t start, uint64_t end,
@@ -81,6 +87,15 @@ cdef LockRange *ranges_change(LockRange **ranges, uint64_t start, uint64_t end, 
         here.next = spare
         spare = here
     return spare
+
+
+cdef bint ranges_adds(const LockRange *ranges, uint64_t start, uint64_t end, uint32_t kind) noexcept nogil:
+    """Whether there may be more ranges than before where these bytes are locked; or unlocked: in the middle of one."""
+    if kind != F_UNLCK:
+        return True
+    while ranges != NULL and ranges.end < start:
+        ranges = ranges.next
+    return ranges != NULL and ranges.start < start and ranges.end > end
 
 
 cdef const LockRange *ranges_conflict(const LockRange *ranges, uint64_t start, uint64_t end,

@@ -91,6 +91,7 @@ cdef struct Context:
     uint64_t calls[OPCODES]
     uint64_t errors[OPCODES]
     uint32_t usual[OPCODES]      # ticks that a request takes, lately and on a queue's worker
+    uint32_t usual_unit[OPCODES]    # and one with much data, for each UNIT_BYTES of that
     Handle handle                # of a request that comes without one, while it is served
     uint8_t *scratch
 

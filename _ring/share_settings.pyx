@@ -83,6 +83,7 @@ cdef int share_configure(Share *share, object settings) except -1:
     options.attr_timeout = settings.attr_timeout
     options.negative_timeout = settings.negative_timeout
     share.locks.limit = settings.blocked_locks
+    share.locks.ranges_max = settings.locks
     share.locks.account = &share.descriptors
     share.inodes.no_handles = settings.file_handles == "never"
     share.inodes.remembers = settings.nfs_export

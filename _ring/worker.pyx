@@ -30,7 +30,8 @@ cdef enum:
     TURN = 64             # requests of one queue before the worker's next one has its turn
     HOLD_REPLIES = 6      # that share a signal
     HOLD_US = 20          # that a reply may be held back for others, at most
-    LONG_BYTES = 16384    # a transfer that may take longer than that
+    UNIT_BYTES = 16384    # a transfer of more takes as long as there are bytes in it
+    BEHIND = 3            # requests that wait, so that a driver woken later finds the worker busy still
     BULK = 65536          # a READ of so much is one that another thread may help with
     LEARNING = 8          # the part that one request has of what is usual
     HIPRIO = 0            # the index of its vring (virtio 1.3, 5.11.2)
@@ -40,6 +41,12 @@ cdef enum:
 # Between looks at a queue that has no kick descriptor, while it is busy and when it is not.
 cdef int64_t POLLED_NS = 20000
 cdef int64_t POLLED_IDLE_NS = 2000000
+
+
+# The replies of a queue that were published since the driver was last signalled.
+cdef struct Held:
+    uint64_t since        # ticks: when the first of them was
+    bint any_small        # one of them took no large transfer
 
 
 # What the thread that leads the worker has of it, or the one that helps.
@@ -157,21 +164,45 @@ cdef inline bint leads(const Lead *lead) noexcept nogil:
     return load_relaxed32(&lead.watched.leader) == lead.token and not load_relaxed32(&lead.worker.stopping)
 
 
-cdef inline void learn(Context *ctx, uint32_t opcode, uint64_t took) noexcept nogil:
-    """What a request of this kind usually takes. Half a second is as long as anything."""
-    cdef int64_t difference = <int64_t> (took if took < 1 << 30 else 1 << 30) - ctx.usual[opcode]
-    ctx.usual[opcode] = <uint32_t> (ctx.usual[opcode] + difference / LEARNING)
+cdef inline uint32_t units_of(const Request *request) noexcept nogil:
+    """How many UNIT_BYTES it transfers. 0: fewer bytes, and it takes as long as others of its kind."""
+    return <uint32_t> ((request.chain.readable_bytes + request.chain.writable_bytes) / UNIT_BYTES)
 
 
-cdef inline bint too_long(const Lead *lead, const Virtqueue *queue, const Request *request,
+cdef inline uint64_t expected(const Context *ctx, uint32_t opcode, uint32_t units) noexcept nogil:
+    """The ticks that a request of this kind usually takes."""
+    return <uint64_t> ctx.usual_unit[opcode] * units if units else ctx.usual[opcode]
+
+
+cdef inline void learn(Context *ctx, uint32_t opcode, uint32_t units, uint64_t took) noexcept nogil:
+    """Half a second is as long as anything."""
+    cdef uint32_t *usual = &ctx.usual[opcode]
+    cdef int64_t difference
+    if units:
+        usual = &ctx.usual_unit[opcode]
+        took /= units
+    difference = <int64_t> (took if took < 1 << 30 else 1 << 30) - usual[0]
+    usual[0] = <uint32_t> (usual[0] + difference / LEARNING)
+
+
+cdef inline uint32_t waiting(const Virtqueue *queue) noexcept nogil:
+    """How many requests are behind the one that was taken last, as far as is known."""
+    return <uint16_t> (load_relaxed16(&queue.seen_avail) - load_relaxed16(&queue.next_avail))
+
+
+cdef inline bint may_wait(const Lead *lead, const Virtqueue *queue, const Held *held, uint32_t opcode, uint32_t units,
                           uint64_t now) noexcept nogil:
-    """Whether what was published already had better not wait until this request is answered."""
-    return (now - queue.looked_at + lead.thread.ctx.usual[request.header.opcode]
-            > HOLD_US * lead.worker.engine.ticks_per_us
-            or request.chain.readable_bytes + request.chain.writable_bytes > LONG_BYTES)
+    """Whether what was published already may wait until such a request is answered, too.
+
+    A driver that has little else to do at once had better be busy while much data is copied; and what is short is
+    not to wait for what is long.
+    """
+    if units and (held.any_small or waiting(queue) < BEHIND):
+        return False
+    return now - held.since + expected(&lead.thread.ctx, opcode, units) <= HOLD_US * lead.worker.engine.ticks_per_us
 
 
-cdef void serve_request(Lead *lead, Request *request, const Operation *operation) noexcept nogil:
+cdef void serve_request(Lead *lead, Request *request, const Operation *operation, uint32_t units) noexcept nogil:
     """One request that has been prepared: answered here, or handed to the pool."""
     cdef Worker *worker = lead.worker
     cdef InodeTable *inodes = &worker.engine.share.inodes
@@ -184,7 +215,7 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
         start = ticks_now()
         result = perform(&lead.thread.ctx, request, operation)
         now = ticks_now()
-        learn(&lead.thread.ctx, request.header.opcode, now - start)
+        learn(&lead.thread.ctx, request.header.opcode, units, now - start)
         if now - start > worker.engine.slow_ticks:
             slowness_note(inodes, request.header.nodeid, operation.slow_class,
                           (now - start) / worker.engine.ticks_per_us, now / worker.engine.ticks_per_us)
@@ -198,11 +229,9 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
 
 cdef inline void ask_for_help(Lead *lead, const Virtqueue *queue, const Request *request) noexcept nogil:
     """Where large READs wait behind this one, and a thread has nothing to do."""
-    cdef uint64_t waiting
     if lead.helps or request.header.opcode != FUSE_READ or request.chain.writable_bytes < BULK:
         return
-    waiting = <uint16_t> (load_relaxed16(&queue.seen_avail) - load_relaxed16(&queue.next_avail))
-    if help_wanted(&lead.worker.helping, lead.worker.engine, waiting * request.chain.writable_bytes) and \
+    if help_wanted(&lead.worker.helping, lead.worker.engine, <uint64_t> waiting(queue) * request.chain.writable_bytes) and \
             not pool_invite(lead.worker.pool, &lead.worker.help_role):
         help_over(&lead.worker.helping, lead.worker.engine)
 
@@ -217,7 +246,12 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
     cdef const Operation *operation
     cdef Request *request
     cdef uint64_t now = queue.looked_at
+    cdef uint32_t units
+    cdef Held held
+    cdef bint any_held
     cdef int got, _turn
+    held.since = now
+    held.any_small = True
     for _turn in range(TURN):
         if lead.thread.spare == NULL:
             lead.thread.spare = take_request(engine)
@@ -225,26 +259,34 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
             lead.starved = True         # what is in flight will give some back
             break
         request = lead.thread.spare
+        any_held = ring_unsignalled(queue) != 0
         got = pop_request(engine, queue, request)
         if got == 0:
             # Also what another thread has left behind, that hangs now in a request which it took for a quick one.
             if ring_unsignalled(queue):
                 signal(engine, queue)
             return False
+        units = 0
         if got > 0:
             operation = prepare(&lead.thread.ctx, request)
             if operation == NULL:
                 complete(engine, request)
             else:
-                if ring_unsignalled(queue) and too_long(lead, queue, request, now):
+                units = units_of(request)
+                if any_held and not may_wait(lead, queue, &held, request.header.opcode, units, now):
                     queue.looked_at = now
                     signal(engine, queue)
+                    any_held = False
                 ask_for_help(lead, queue, request)
-                serve_request(lead, request, operation)
+                serve_request(lead, request, operation, units)
                 if not leads(lead):
                     signal(engine, queue)
                     return False
         now = ticks_now()
+        if not any_held:
+            held.since = now
+            held.any_small = False
+        held.any_small |= not units
         if now - queue.looked_at > HOLD_US * engine.ticks_per_us or ring_unsignalled(queue) >= HOLD_REPLIES:
             queue.looked_at = now
             signal(engine, queue)

@@ -138,6 +138,8 @@ OPTIONS = (
     Option("--posix-lock", None, None, False, "POSIX locks reach the host, and exclude other guests and host "
            "processes", LOCKS),
     Option("--flock", None, None, False, "BSD locks reach the host", LOCKS),
+    Option("--max-locks", "N", number(1, 1 << 30), 1 << 20, "how many byte ranges of files the guest may have locked "
+           "at a time, by POSIX locks; more get ENOLCK", LOCKS),
     Option("--max-blocked-locks", "N", number(1, 1 << 20), 1024, "how many requests may wait for a lock; more get "
            "ENOLCK", LOCKS),
 

@@ -37,6 +37,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         idmapped_mounts=options.idmapped_mounts,
         posix_lock=options.posix_lock,
         flock=options.flock,
+        locks=options.max_locks,
         blocked_locks=options.max_blocked_locks,
         preserve_noatime=options.preserve_noatime,
         override_stat=options.override_stat,

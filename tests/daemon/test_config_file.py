@@ -30,6 +30,7 @@ SAMPLES: dict[str, tuple[str, list[str]]] = {
     "--security-label": ("true", ["always"]),
     "--translate-uid": ('["guest:0:1000:1", "host:5:6:1"]', ["guest:0:1000:1", "host:5:6:1"]),
     "--translate-gid": ('"map:0:0:10"', ["map:0:0:10"]),
+    "--max-locks": ("7", ["7"]),
     "--max-blocked-locks": ("7", ["7"]),
     "--thread-pool-size": ("7", ["7"]),
     "--num-request-queues": ("4", ["4"]),

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import itertools
 import os
 import pathlib
 import random
@@ -265,6 +266,8 @@ def test_what_an_owner_has_locked_is_known_to_the_byte(guest: Guest, file: tuple
         found = fuse.getlk(*file, OTHER, WRITE, place, place)
         assert found.type == held[ONE][place]
         assert found.pid == (ONE if found.type != FREE else 0)
+    runs = [kind for owner in held for kind, _ in itertools.groupby(held[owner]) if kind != FREE]
+    assert guest.daemon.statistics()["lock_ranges"] == len(runs)
 
 
 @pytest.mark.parametrize("processes", [2, 3, 10])
@@ -467,6 +470,30 @@ def test_there_is_a_bound_on_waits(connect: Connect) -> None:
     for ticket in tickets:
         if ticket not in failed:
             guest.fuse.complete(ticket)
+
+
+def test_there_is_a_bound_on_locked_ranges(connect: Connect) -> None:
+    """Each takes memory of the host's. Whatever leaves no more of them than there were is allowed."""
+    guest = connect("--posix-lock", "--max-locks", "5", num_queues=2)
+    (guest.share / "file").touch()
+    node = guest.fuse.lookup(ROOT, "file").nodeid
+    file = node, guest.fuse.open(node, os.O_RDWR).fh
+    for number in range(5):
+        guest.fuse.setlk(*file, ONE + number % 2, WRITE, 100 * number, 100 * number + 9)
+    for owner in (ONE, OTHER):
+        with refused(errno.ENOLCK):
+            guest.fuse.setlk(*file, owner, WRITE, 1000, 1000)
+    assert error_of(guest.fuse.complete(waiting(guest.fuse, file, OTHER, WRITE, 1000, 1000))) == "ENOLCK"
+    with refused(errno.ENOLCK):
+        guest.fuse.setlk(*file, ONE, FREE, 5, 5)
+    assert not host_lock(guest.share / "file", WRITE, 5, 1)
+    assert host_lock(guest.share / "file", WRITE, 1000, 1)
+    guest.fuse.setlk(*file, ONE, FREE, 5, 9)
+    guest.fuse.setlk(*file, ONE, FREE, 0, 4)
+    guest.fuse.setlk(*file, OTHER, WRITE, 1000, 1000)
+    for owner in (ONE, ONE + 1, OTHER):
+        guest.fuse.flush(*file, lock_owner=owner)
+    guest.daemon.wait_for(lock_owners=0, lock_ranges=0)
 
 
 def test_locks_of_what_cannot_be_opened_count_no_descriptor(start_daemon: StartDaemon) -> None:
