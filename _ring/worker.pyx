@@ -30,7 +30,7 @@ cdef enum:
     TURN = 64             # requests of one queue before the worker's next one has its turn
     HOLD_REPLIES = 6      # that share a signal
     HOLD_US = 20          # that a reply may be held back for others, at most
-    UNIT_BYTES = 16384    # a transfer of more takes as long as there are bytes in it
+    UNIT_BYTES = 16384    # a transfer of as much or more takes as long as there are bytes in it
     BEHIND = 3            # requests that wait, so that a driver woken later finds the worker busy still
     BULK = 65536          # a READ of so much is one that another thread may help with
     LEARNING = 8          # the part that one request has of what is usual
@@ -229,9 +229,10 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
 
 cdef inline void ask_for_help(Lead *lead, const Virtqueue *queue, const Request *request) noexcept nogil:
     """Where large READs wait behind this one, and a thread has nothing to do."""
-    if lead.helps or request.header.opcode != FUSE_READ or request.chain.writable_bytes < BULK:
+    cdef uint64_t size = request.chain.writable_bytes
+    if lead.helps or request.header.opcode != FUSE_READ or size < BULK:
         return
-    if help_wanted(&lead.worker.helping, lead.worker.engine, <uint64_t> waiting(queue) * request.chain.writable_bytes) and \
+    if help_wanted(&lead.worker.helping, lead.worker.engine, waiting(queue) * size) and \
             not pool_invite(lead.worker.pool, &lead.worker.help_role):
         help_over(&lead.worker.helping, lead.worker.engine)
 

@@ -6,6 +6,7 @@ Each module logs under its own name, and its level can be set by that name.
 import contextlib
 import logging
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ LOGGERS = tuple(f"{ROOT}.{module}" for module in ("backend", "placement", "sandb
 SEVERITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))  # syslog(3); all below is 7
 # How many lines alike are logged: what a front-end does wrong it can do a million times a second.
 BURST, PER_SECOND = 100, 1.0
+WAIT_MS = 100  # for who reads the log, before lines are left out
 ASKED_FOR = {"asked_for": True}  # `extra` of a line that somebody waits for
 
 log = logging.getLogger(ROOT)
@@ -95,6 +97,55 @@ class Moderation(logging.Filter):
         return True
 
 
+class Lossy(logging.Handler):
+    """Writes lines for somebody who may stand still, and must not stop the daemon by that: once it has waited for him
+    in vain, lines are left out until he reads on. The first one then says how many.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits, self.lost = True, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            if self.lost:
+                line += f" ({self.lost} lines before it were left out, as nobody read the log)"
+            self.lost = 0 if self.write(line) else self.lost + 1
+        except Exception:
+            self.handleError(record)
+
+    def write(self, line: str) -> bool:
+        """Whether the line could be written."""
+        raise NotImplementedError
+
+    def takes_more(self, fd: int) -> bool:
+        """Whether something can be written into it without waiting, now or in a moment."""
+        poller = select.poll()
+        poller.register(fd, select.POLLOUT)
+        self.waits = bool(poller.poll(WAIT_MS if self.waits else 0))
+        return self.waits
+
+
+class StandardError(Lossy):
+    """By pieces for which a pipe has room where it has any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = False
+
+    def write(self, line: str) -> bool:
+        data = ("\n" * self.cut + line + "\n").encode(errors="backslashreplace")
+        fd = sys.stderr.fileno()
+        for start in range(0, len(data), select.PIPE_BUF):
+            if not self.takes_more(fd):
+                self.cut |= start > 0
+                return False
+            os.write(fd, data[start : start + select.PIPE_BUF])
+        self.cut = False
+        return True
+
+
 def goes_to_journal() -> bool:
     """Whether standard error is a stream of the journal (systemd.exec(5), JOURNAL_STREAM)."""
     with contextlib.suppress(OSError, AttributeError):
@@ -111,7 +162,7 @@ def set_up(levels: Sequence[tuple[str, str]], *, syslog: bool = False) -> None:
     logging.addLevelName(logging.WARNING, "WARN")
     logging.addLevelName(TRACE, "TRACE")
     logging.raiseExceptions = False  # whom could one tell that the log cannot be written?
-    handler: logging.Handler = logging.StreamHandler()
+    handler: Lossy = StandardError()
     handler.setFormatter(ForJournal("%(name)s: %(message)s") if goes_to_journal() else for_people())
     missing: OSError | None = None
     if syslog:

@@ -6,13 +6,13 @@ import os
 import socket
 import time
 
-from virtiofsd.log import ROOT, severity
+from virtiofsd.log import ROOT, Lossy, severity
 
 SYSLOG = "/dev/log"
 FACILITY_USER = 1
 
 
-class Syslog(logging.Handler):
+class Syslog(Lossy):
     """The socket of the syslog daemon. Opened before there is a sandbox, in which it could not be found."""
 
     def __init__(self) -> None:
@@ -41,16 +41,23 @@ class Syslog(logging.Handler):
             self.socket.close()
             self.socket = made
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def format(self, record: logging.LogRecord) -> str:
         priority = FACILITY_USER << 3 | severity(record.levelno)
-        head = f"<{priority}>{time.strftime('%b %e %H:%M:%S')} {ROOT}[{self.pid}]: "
-        line = (head + self.format(record)).encode(errors="backslashreplace")
+        return f"<{priority}>{time.strftime('%b %e %H:%M:%S')} {ROOT}[{self.pid}]: {super().format(record)}"
+
+    def write(self, line: str) -> bool:
+        data = line.encode(errors="backslashreplace")
+        if not self.takes_more(self.socket.fileno()):
+            return False
         try:
-            self.socket.send(line)
+            self.socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
         except OSError:
             self.reopen()
             with contextlib.suppress(OSError):
-                self.socket.send(line)
+                self.socket.send(data, socket.MSG_DONTWAIT)
+        return True
 
     def close(self) -> None:
         self.socket.close()

@@ -1,6 +1,7 @@
 """The log: one line per event, on standard error, in the journal and by syslog; and not too many of the same."""
 
 import contextlib
+import fcntl
 import logging
 import os
 import pathlib
@@ -114,6 +115,29 @@ loop.info("nothing of interest")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert len(result.stderr.splitlines()) == lines
     assert lines == 0 or r" ERROR asyncio] an error of\nthe loop" in result.stderr
+
+
+def test_who_does_not_read_standard_error_stops_nothing_and_hears_of_it(tmp_path: pathlib.Path) -> None:
+    reads, writes = os.pipe()
+    daemon = subprocess.Popen([*program(), "--socket-path", tmp_path / "socket", "--shared-dir", tmp_path, "--sandbox",
+                               "none", "--log-level", "trace"], stderr=writes)
+    os.close(writes)
+    with VirtioFs(tmp_path / "socket") as device, open(reads, encoding="utf-8") as log:
+        talk(device)
+        lines = [log.readline() for _ in range(100)]
+        assert all(LINE.fullmatch(line.rstrip("\n")) for line in lines)
+        fcntl.fcntl(reads, fcntl.F_SETPIPE_SZ, 1 << 20)
+        device.connection.get_features()
+        told = re.compile(r"\((\d+) lines before it were left out, as nobody read the log\)$")
+        left_out = next(int(match[1]) for line in log if (match := told.search(line)))
+        assert left_out > 1000
+    assert daemon.wait(SECONDS) == 0
+
+
+def talk(device: VirtioFs) -> None:
+    """So much that a pipe has no room for the lines of it. Each message is answered before the next one goes."""
+    for _ in range(2000):
+        device.connection.get_features()
 
 
 # The journal
@@ -233,6 +257,17 @@ def test_a_syslog_daemon_that_is_gone_ends_nothing(syslog: Syslog, sandbox: str)
     daemon.send_signal(signal.SIGHUP)
     with VirtioFs(syslog.socket_path) as device:
         FuseClient(device).init()
+    assert daemon.wait(SECONDS) == 0
+
+
+def test_a_syslog_daemon_that_stands_still_stops_nothing_and_hears_of_it(syslog: Syslog) -> None:
+    daemon = syslog.start("--sandbox", "none", "--log-level", "trace")
+    with VirtioFs(syslog.socket_path) as device:
+        talk(device)
+        syslog.next()
+        device.connection.get_features()
+        while "as nobody read the log" not in (line := syslog.next()):
+            assert " lines" not in line
     assert daemon.wait(SECONDS) == 0
 
 
