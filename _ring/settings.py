@@ -45,7 +45,7 @@ class Settings(NamedTuple):
     idmapped_mounts: bool = True
     posix_lock: bool = False
     flock: bool = False
-    locks: int = 1 << 20  # the most byte ranges that are locked at a time
+    locks: int = 1 << 16  # the most byte ranges that are locked at a time
     blocked_locks: int = 1024  # the most that wait
     preserve_noatime: bool = False
     override_stat: bool = False

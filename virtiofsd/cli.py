@@ -4,7 +4,7 @@ import os
 import sys
 
 from virtiofsd.command_line import parse
-from virtiofsd.errors import EXIT_FAILURE, EXIT_INTERNAL, EXIT_USAGE, OptionError, StartError
+from virtiofsd.errors import EXIT_FAILURE, EXIT_INTERNAL, EXIT_USAGE, OptionError, StartError, reason
 from virtiofsd.log import log
 
 
@@ -17,12 +17,22 @@ def open_standard_descriptors() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
+def print_out(text: str) -> None:
+    """StartError where it cannot be written."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python tries once more at its end
+        raise StartError(f"standard output: {reason(error)}") from error
+
+
 def main() -> int:
     open_standard_descriptors()
     try:
         options = parse(sys.argv[1:])
         if isinstance(options, str):
-            sys.stdout.write(options)
+            print_out(options)
             return 0
         from virtiofsd.daemon import run
 

@@ -2,19 +2,44 @@
 
 import argparse
 import os
+import re
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from virtiofsd import __version__, idmap
 from virtiofsd.errors import OptionError, shown
 from virtiofsd.options import BY_NAME, GROUPS, INFORMATION, NOFILE_LEAST, OPTIONS, Option
 
+ALIKE = 0.7  # of a word, for difflib
 SOCKET_PATH_MAX = 107  # bytes: sun_path, and its NUL
 OPPOSITES = {option.opposite: option for option in OPTIONS if option.opposite}
 
 
+# What argparse says of options, and what is said instead.
+WORDINGS = (
+    (r"argument (\S+): expected one argument", r"\1: its value is missing; one that begins with - is given as \1=-..."),
+    (r"argument (\S+): ignored explicit argument .*", r"\1: it takes no value"),
+    (r"unrecognized arguments: (.*)", r"there is no such option: \1"),
+)
+
+
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        for pattern, wording in WORDINGS:
+            if match := re.fullmatch(pattern, message, re.DOTALL):
+                message = match.expand(wording)
+                if "no such option" in wording:
+                    message += suggestion(match[1], BY_NAME)
         raise OptionError(shown(message))
+
+
+def suggestion(word: str, names: Iterable[str]) -> str:
+    """What was perhaps meant, in a half sentence."""
+    import difflib
+
+    known = {name.lstrip("-"): name for name in names}
+    found = difflib.get_close_matches(re.split("[ =]", word)[0].lstrip("-").replace("_", "-"), known, 1, ALIKE)
+    return f"; {known[found[0]]} is perhaps meant" if found else ""
 
 
 class Collect(argparse.Action):
@@ -41,7 +66,8 @@ def make_parser() -> argparse.ArgumentParser:
         if option.parse is None:
             group.add_argument(option.name, action=Collect, nargs=0, help=help_of(option))
         else:
-            group.add_argument(option.name, action=Collect, metavar=option.metavar, help=help_of(option))
+            group.add_argument(option.name, action=Collect, metavar=option.metavar, help=help_of(option),
+                               nargs=None if option.bare is None else "?", const=option.bare)
         if option.opposite:
             group.add_argument(option.opposite, action=Collect, nargs=0, help=f"take back {option.name}")
     groups[INFORMATION].add_argument("-h", "--help", action="store_true", help="print this help and exit")
@@ -55,8 +81,7 @@ def parse(words: list[str]) -> argparse.Namespace | str:
     `notes` has what the user should hear once there is a log.
     """
     parser = make_parser()
-    bare = {option.name: f"{option.name}={option.bare}" for option in OPTIONS if option.bare is not None}
-    parsed = parser.parse_args([bare.get(word, word) for word in words], argparse.Namespace(given=[]))
+    parsed = parser.parse_args(words, argparse.Namespace(given=[]))
     given: list[tuple[str, str | None]] = parsed.given
     if parsed.help:
         return parser.format_help()
@@ -72,7 +97,10 @@ def parse(words: list[str]) -> argparse.Namespace | str:
         from virtiofsd import config_file
 
         for name, word in config_file.read(path):
-            take(values, name, word)
+            try:
+                take(values, name, word)
+            except OptionError as error:
+                raise OptionError(f"--config {shown(path)}: {error}") from None
     for name, word in given:
         take(values, name, word)
     if values.d:
@@ -124,6 +152,10 @@ def check(values: argparse.Namespace) -> None:
         raise OptionError(f"--rlimit-nofile {values.rlimit_nofile}: fewer than {NOFILE_LEAST} serve no guest")
     if (values.uid_map or values.gid_map) and values.sandbox != "namespace":
         raise OptionError(f"--uid-map and --gid-map need --sandbox namespace, not {values.sandbox}")
+    if os.geteuid() and not idmap.maps_root(values.uid_map, values.gid_map) and not (
+            idmap.has_outside(values.uid_map, os.geteuid()) and idmap.has_outside(values.gid_map, os.getegid())):
+        raise OptionError("--uid-map and --gid-map: both must have an id 0 inside, or both have outside those of who "
+                          f"starts the daemon ({os.geteuid()} and {os.getegid()})")
     if values.modcaps:
         from virtiofsd import capabilities
 

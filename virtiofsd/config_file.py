@@ -36,7 +36,9 @@ def words_of(key: str, value: Any) -> list[tuple[str, str | None]]:
         raise ValueError(f"it is {OPPOSITES[key].name[2:]} = false here")
     option = BY_KEY.get(key)
     if option is None:
-        raise ValueError("there is no such option for a file")
+        from virtiofsd.command_line import suggestion
+
+        raise ValueError(f"there is no such option for a file{suggestion(key, BY_KEY)}")
     if option.parse is None:
         if not isinstance(value, bool):
             raise ValueError("it is true or false")
@@ -46,8 +48,8 @@ def words_of(key: str, value: Any) -> list[tuple[str, str | None]]:
         if not option.repeats:
             raise ValueError("it is not a list")
         return [(option.name, word(entry)) for entry in value]
-    if value is True and option.bare is not None:
-        return [(option.name, option.bare)]
+    if isinstance(value, bool) and option.bare is not None:
+        return [(option.name, option.bare if value else option.default)]
     return [(option.name, word(value))]
 
 

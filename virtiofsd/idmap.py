@@ -1,8 +1,11 @@
-"""Translations of user and group ids between guest and host (--translate-uid, --translate-gid)."""
+"""Ids: translations between guest and host (--translate-uid, --translate-gid), and what user namespaces map."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from virtiofsd._ring.settings import IdRange
+
+Ranges = Sequence[tuple[int, int, int]]  # of a user namespace: inside, outside, count
 
 IDS = 1 << 32  # the last one means no id
 
@@ -20,6 +23,16 @@ class IdMaps(NamedTuple):
 
     to_host: tuple[IdRange, ...]
     to_guest: tuple[IdRange, ...]
+
+
+def maps_root(uids: Ranges, gids: Ranges) -> bool:
+    """Whether both have an id 0 inside; what --uid-map and --gid-map say."""
+    return all(any(inside == 0 for inside, _, _ in ranges) for ranges in (uids, gids))
+
+
+def has_outside(ranges: Ranges, number: int) -> bool:
+    """Whether the id has one inside. Without any range only the daemon's own has."""
+    return not ranges or any(outside <= number < outside + count for _, outside, count in ranges)
 
 
 def numbers(words: list[str], what: str) -> list[int]:

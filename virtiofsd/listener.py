@@ -104,7 +104,7 @@ def remove_stale(path: str) -> None:
     """Removes a socket that nobody listens on. Raises OSError, StartError where somebody does."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return  # bind says what is wrong
+            raise StartError(f"--socket-path {shown(path)}: what is there is no socket, and left alone")
     except FileNotFoundError:
         return
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:

@@ -37,7 +37,7 @@ class Difference(NamedTuple):
 class Option(NamedTuple):
     """A row: `parse` turns the word into the value and raises ValueError with the reason; None: it takes no word.
 
-    `bare` is the value of an option whose word may be left out (it then needs `=`); `repeats` collects the values of an
+    `bare` is the value of an option whose word may be left out; `repeats` collects the values of an
     option that is given several times, of which else the last one counts; `opposite` is the name that takes it back.
     """
 
@@ -138,7 +138,7 @@ OPTIONS = (
     Option("--posix-lock", None, None, False, "POSIX locks reach the host, and exclude other guests and host "
            "processes", LOCKS),
     Option("--flock", None, None, False, "BSD locks reach the host", LOCKS),
-    Option("--max-locks", "N", number(1, 1 << 30), 1 << 20, "how many byte ranges of files the guest may have locked "
+    Option("--max-locks", "N", number(1, 1 << 30), 1 << 16, "how many byte ranges of files the guest may have locked "
            "at a time, by POSIX locks; more get ENOLCK", LOCKS),
     Option("--max-blocked-locks", "N", number(1, 1 << 20), 1024, "how many requests may wait for a lock; more get "
            "ENOLCK", LOCKS),

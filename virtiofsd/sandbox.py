@@ -20,6 +20,7 @@ from typing import NamedTuple, NoReturn
 from virtiofsd import capabilities, seccomp
 from virtiofsd._ring import process
 from virtiofsd.errors import StartError, reason, shown
+from virtiofsd.idmap import maps_root
 from virtiofsd.signals import SENT
 
 log = logging.getLogger(__name__)
@@ -154,10 +155,6 @@ def fork_inside(outside: Outside, root: bool = False) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def maps_root(options: argparse.Namespace) -> bool:
-    return any(inside == 0 for inside, _, _ in options.uid_map) and any(inside == 0 for inside, _, _ in options.gid_map)
-
-
 def supervise(pid: int, ending: Callable[[], None]) -> NoReturn:
     """The parent's life: signals go on to the child, and its end is the parent's.
 
@@ -209,7 +206,11 @@ def enter_new_root(root_fd: int, path: str) -> tuple[int, int]:
     process.enter_namespaces("mount", "net", "ipc")
     process.stop_propagation()
     # Mounts can only be copied by a descriptor of this namespace.
-    here = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        here = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        # The user namespace's root is another user than the one who started the daemon.
+        raise StartError(f"--shared-dir {shown(path)}: {reason(error)}, for the daemon in its sandbox") from error
     if not os.path.sameopenfile(here, root_fd):
         raise StartError(f"--shared-dir {shown(path)}: it was exchanged while the daemon started")
     mounts = process.clone_mounts(here)
@@ -352,8 +353,12 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
             forget_input()
         before = {root_fd, proc_fd}
         if options.sandbox == "namespace":
-            new_namespaces(options)
-            fork_inside(outside, root=maps_root(options))
+            try:
+                new_namespaces(options)
+            except OSError as error:
+                raise StartError(f"--sandbox namespace: {reason(error)} (user namespaces may be forbidden here; "
+                                 "--sandbox none does without)") from error
+            fork_inside(outside, root=maps_root(options.uid_map, options.gid_map))
             root_fd, proc_fd = enter_new_root(root_fd, options.shared_dir)
         elif options.sandbox == "chroot":
             fork_inside(outside)
@@ -364,8 +369,4 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
     except ValueError as error:
         raise StartError(str(error)) from error
     except OSError as error:
-        hint = ""
-        if options.sandbox == "namespace" and os.geteuid() != 0:
-            hint = " (user namespaces may be forbidden here; --sandbox none does without)"
-        raise StartError(f"--sandbox {options.sandbox}: {error if error.strerror is None else error.strerror}{hint}"
-                         ) from error
+        raise StartError(f"--sandbox {options.sandbox}: {reason(error)}") from error

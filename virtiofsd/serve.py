@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from virtiofsd import __version__
 from virtiofsd import log as logs
 from virtiofsd._ring.device import Device
 from virtiofsd.backend import CLOSE_SECONDS, Backend, DeviceError, new_device
 from virtiofsd.channel import Channel, ProtocolError
-from virtiofsd.errors import EXIT_FAILURE
+from virtiofsd.errors import EXIT_FAILURE, shown
 from virtiofsd.listener import Listener
 from virtiofsd.sandbox import Inside
 from virtiofsd.service_manager import ServiceManager
@@ -53,6 +54,8 @@ class Server:
                     await asyncio.wait(self.hung.values(), timeout=3 * HUNG_LOOK)  # some may be about to end
 
     async def _serve_all(self) -> int:
+        where = f"--fd {self.options.fd}" if self.options.socket_path is None else shown(self.options.socket_path)
+        log.info("virtiofsd %s shares %s at %s", __version__, shown(self.options.shared_dir), where)
         self.listener.socket.setblocking(False)
         self.manager.ready()
         while connection := await self._unless_stopped(self._accept()):

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 
-from virtiofsd.log import ROOT, Lossy, severity
+from virtiofsd.log import ROOT, Lossy, StandardError, severity
 
 SYSLOG = "/dev/log"
 FACILITY_USER = 1
@@ -20,6 +20,7 @@ class Syslog(Lossy):
         super().__init__()
         self.pid = os.getpid()  # as others see it: in a sandbox it has another
         self.socket = self._connected()
+        self.instead = StandardError()
 
     @staticmethod
     def _connected() -> socket.socket:
@@ -55,8 +56,10 @@ class Syslog(Lossy):
             return False
         except OSError:
             self.reopen()
-            with contextlib.suppress(OSError):
+            try:
                 self.socket.send(data, socket.MSG_DONTWAIT)
+            except OSError:  # in the sandbox there is no way to a new one
+                return self.instead.write(line)
         return True
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ def number(low: int, high: int) -> Callable[[str], int]:
 
     def parse(word: str) -> int:
         if not word.isascii() or not word.isdigit():
-            raise ValueError("it is not a number")
+            raise ValueError(f"it is not a whole number from {low} on")
         if not low <= int(word) <= high:
             raise ValueError(f"it is not between {low} and {high}")
         return int(word)
@@ -64,7 +64,11 @@ def some_seconds(word: str) -> float:
 
 def poll_time(word: str) -> int | None:
     """Microseconds; None: as the daemon likes."""
-    return None if word == "auto" else number(0, 10_000)(word)
+    if not word.isascii() or not word.isdigit():
+        if word == "auto":
+            return None
+        raise ValueError("it is neither auto nor a whole number")
+    return number(0, 10_000)(word)
 
 
 class Choice:

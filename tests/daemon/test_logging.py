@@ -20,7 +20,7 @@ from frontend.fuse import FuseClient
 from tests.conftest import StartDaemon, program
 from tests.daemon.support import CLOSED, idle_files, talking_to, visiting, wait_for_line, wait_until
 from tests.running import SECONDS, Daemon
-from virtiofsd import log
+from virtiofsd import __version__, log
 from virtiofsd import vhost_user_abi as abi
 from virtiofsd.vhost_user_abi import FrontRequest
 
@@ -105,7 +105,7 @@ sys.exit(cli.main())
 def test_the_event_loop_logs_as_the_daemon_does(level: str, lines: int) -> None:
     code = f"""
 import logging
-from virtiofsd import log
+from virtiofsd import __version__, log
 log.set_up((("virtiofsd", "{level}"),))
 loop = logging.getLogger("asyncio")
 loop.error("an error of\\nthe loop")
@@ -203,6 +203,10 @@ class Syslog:
     def next(self) -> str:
         return self.socket.recv(65536).decode()
 
+    def read_until(self, words: str) -> None:
+        while words not in self.next():
+            pass
+
 
 @pytest.fixture
 def syslog(tmp_path: pathlib.Path) -> Iterator[Syslog]:
@@ -215,6 +219,8 @@ def syslog(tmp_path: pathlib.Path) -> Iterator[Syslog]:
 def test_syslog_gets_every_event_also_from_inside_the_sandbox(syslog: Syslog, sandbox: str) -> None:
     daemon = syslog.start("--sandbox", sandbox)
     head = rf"<14>[A-Z][a-z]{{2}} [ 123]\d \d\d:\d\d:\d\d virtiofsd\[{daemon.pid}\]: "
+    place = re.escape(f"shares {syslog.share} at {syslog.socket_path}")
+    assert re.fullmatch(head + rf"virtiofsd\.serve: virtiofsd {__version__} {place}", syslog.next())
     assert re.fullmatch(head + r"virtiofsd\.serve: Waiting for vhost-user socket connection", syslog.next())
     with VirtioFs(syslog.socket_path) as device:
         FuseClient(device).init()
@@ -236,7 +242,7 @@ def test_syslog_hears_why_a_daemon_does_not_start(syslog: Syslog) -> None:
 @pytest.mark.parametrize("hang_up", [True, False], ids=["SIGHUP", "unasked"])
 def test_a_syslog_daemon_that_was_started_anew_gets_what_follows(syslog: Syslog, hang_up: bool) -> None:
     daemon = syslog.start("--sandbox", "none")
-    assert "Waiting" in syslog.next()
+    syslog.read_until("Waiting")
     syslog.socket.close()
     syslog.open()
     if hang_up:
@@ -251,13 +257,14 @@ def test_a_syslog_daemon_that_was_started_anew_gets_what_follows(syslog: Syslog,
 @pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_a_syslog_daemon_that_is_gone_ends_nothing(syslog: Syslog, sandbox: str) -> None:
     daemon = syslog.start("--sandbox", sandbox)
-    assert "Waiting" in syslog.next()
+    syslog.read_until("Waiting")
     syslog.socket.close()
     syslog.path.unlink()
     daemon.send_signal(signal.SIGHUP)
     with VirtioFs(syslog.socket_path) as device:
         FuseClient(device).init()
     assert daemon.wait(SECONDS) == 0
+    assert "the log goes on" in syslog.errors.read_text()
 
 
 def test_a_syslog_daemon_that_stands_still_stops_nothing_and_hears_of_it(syslog: Syslog) -> None:

@@ -1,5 +1,6 @@
 """The command line: what it takes, and one line that names option and value for what it does not."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -118,6 +119,29 @@ def test_a_bad_value_is_named_with_its_option(option: str, words: list[str]) -> 
 ])
 def test_options_that_exclude_each_other_are_named(words: list[str], why: str) -> None:
     assert complaint(*GOOD, *words) == why
+
+
+@pytest.mark.parametrize(("words", "why"), [
+    (["--modcaps", "-mknod"], "--modcaps: its value is missing; one that begins with - is given as --modcaps=-..."),
+    (["--xattr=true"], "--xattr: it takes no value"),
+    (["--cahe", "auto"], "there is no such option: --cahe auto; --cache is perhaps meant"),
+    (["--shared_dir=/srv"], "there is no such option: --shared_dir=/srv; --shared-dir is perhaps meant"),
+    (["--bogus"], "there is no such option: --bogus"),
+    (["--max-requests", "some"], "--max-requests some: it is not a whole number from 64 on"),
+    (["--poll-us", "fast"], "--poll-us fast: it is neither auto nor a whole number"),
+])
+def test_a_mistake_is_told_with_what_was_perhaps_meant(words: list[str], why: str) -> None:
+    assert complaint(*GOOD, *words) == why
+
+
+def test_ranges_of_ids_must_have_whom_the_daemon_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getegid", lambda: 1000)
+    both = "--uid-map and --gid-map: both must have an id 0 inside, or both have outside those of who starts the daemon"
+    assert complaint(*GOOD, "--uid-map", ":0:100000:65536:") == f"{both} (1000 and 1000)"
+    for words in (["--uid-map=:0:1000:1:"], ["--uid-map=:0:100000:9:", "--gid-map=:0:100000:9:"],
+                  ["--gid-map=:1000:1000:1:"]):
+        assert not isinstance(parse([*GOOD, *words]), str)
 
 
 def test_a_capability_that_another_option_needs_cannot_be_given_up() -> None:

@@ -38,7 +38,7 @@ SAME: dict[int | None, list[str]] = {
     ],
     USAGE: [
         "--bogus", "extra", "--h", "--cach=auto", "--cache", "--cache=none", "--cache=sometimes", "--readonly=yes",
-        "--posix-acl=sometimes", "--posix-acl always", "--security-label=1", "--inode-file-handles=always",
+        "--posix-acl=sometimes", "--security-label=1", "--inode-file-handles=always",
         "--log-level=loud", "--tag ''", f"--tag={'x' * 37}", "--thread-pool-size=-1", "--thread-pool-size=many",
         "--rlimit-nofile=-1", "--fd 9", "--fd=9", "--seccomp=maybe", "--sandbox=jail", "--uid-map=0:0:1",
         "--translate-uid=guest:0:1", "--xattrmap=:bogus:", "-o ''", "-o bogus", "-o xattr,,", "-o cache=never",
@@ -60,6 +60,7 @@ DIFFERENT = {
     "--migration-verify-handles": (STARTS, USAGE, "the same"),
     "--migration-confirm-paths": (STARTS, USAGE, "the same"),
     "--inode-file-handles prefer": (USAGE, STARTS, "Kata Containers' runtime-rs says it so"),
+    "--posix-acl always": (USAGE, STARTS, "a word that stands alone can be nothing else"),
     "-o flock,posix_lock": (USAGE, STARTS, "locks can reach the host"),
     "-o xattrmap==map==user.=": (USAGE, STARTS, "a rule's separator can be any character"),
 }

@@ -28,7 +28,7 @@ from tests.daemon.sandboxed import (
     public_folder,
     user_namespaces,
 )
-from tests.daemon.support import answered, ask, wait_until
+from tests.daemon.support import answered, ask, wait_for_line, wait_until
 from tests.running import SECONDS
 from virtiofsd import capabilities, seccomp
 
@@ -311,11 +311,35 @@ def test_ids_that_a_user_may_not_use_are_refused(mode: str, tmp_path: pathlib.Pa
         folder = nobodys_folder(public)
         result = subprocess.run([*through, *nobodys_python(bounded=False), "-m", "virtiofsd",
                                  "--socket-path", folder / "socket", "--shared-dir", folder / "share",
-                                 "--uid-map", ":0:1:10:"],
+                                 "--uid-map", ":0:1:10:", "--gid-map", ":0:1:10:"],
                                 capture_output=True, text=True)
         assert result.returncode == 1
         assert result.stderr.startswith("virtiofsd: newuidmap 0 1 10: ")
         assert not (folder / "socket").exists()
+
+
+@pytest.mark.parametrize("mode", ["user"], indirect=True)
+def test_a_share_that_is_out_of_reach_for_the_ids_is_named(mode: str, tmp_path: pathlib.Path) -> None:  # noqa: ARG001
+    mapping = ":0:{}:{}:".format(*SUB_IDS)
+    with public_folder() as public:
+        folder = nobodys_folder(public)
+        folder.chmod(0o700)
+        result = subprocess.run([*given_ids(tmp_path), *nobodys_python(bounded=False), "-m", "virtiofsd",
+                                 "--socket-path", folder / "socket", "--shared-dir", folder / "share",
+                                 "--uid-map", mapping, "--gid-map", mapping], capture_output=True, text=True)
+        why = f"--shared-dir {folder / 'share'}: Permission denied, for the daemon in its sandbox"
+        assert (result.returncode, result.stderr) == (1, f"virtiofsd: {why}\n")
+
+
+@pytest.mark.parametrize("mode", ["user"], indirect=True)
+def test_a_share_that_the_user_may_not_list_is_told(mode: str, start: Start) -> None:  # noqa: ARG001
+    with public_folder() as public:
+        share = public / "roots"
+        share.mkdir(mode=0o700)
+        daemon = start("--shared-dir", str(share))
+        daemon.expected = [f"--shared-dir {share}: user 65534 may not list it"]
+        wait_for_line(daemon, daemon.expected[0])
+        wait_for_line(daemon, "Waiting")
 
 
 # Forbidden system calls

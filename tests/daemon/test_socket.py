@@ -185,7 +185,7 @@ def test_a_link_in_place_of_the_file_is_not_followed(place: pathlib.Path) -> Non
 
 def test_a_start_that_fails_leaves_no_file(place: pathlib.Path) -> None:
     place.touch()
-    assert refused(place) == f"--socket-path {place}: Address already in use"
+    assert refused(place) == f"--socket-path {place}: what is there is no socket, and left alone"
     assert sorted(path.name for path in place.parent.iterdir()) == ["share", "socket"]
 
 

@@ -97,12 +97,19 @@ def test_errors_of_the_start_are_told_whatever_the_log_level(place: pathlib.Path
             "--shared-dir /absent", "No such file or directory")
 
 
+def test_help_that_cannot_be_written_is_told() -> None:
+    with open("/dev/full", "w", encoding="ascii") as full:
+        result = subprocess.run([*program(), "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=SECONDS)
+    assert (result.returncode, result.stderr) == (1, "virtiofsd: standard output: No space left on device\n")
+
+
 def test_a_place_where_no_socket_can_be_is_named(place: pathlib.Path) -> None:
     share = place.parent / "share"
     file = place.parent / "file"
     file.touch()
     for path, why in ((place.parent / "absent" / "socket", "No such file or directory"),
-                      (file, "Address already in use"), (share, "Address already in use"),
+                      (file, "what is there is no socket, and left alone"),
+                      (share, "what is there is no socket, and left alone"),
                       (file / "socket", "Not a directory")):
         refuses(run("--socket-path", path, "--shared-dir", share), f"--socket-path {path}", why)
     assert file.is_file()
