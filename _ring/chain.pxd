@@ -45,6 +45,7 @@ cdef struct Chain:
 
 cdef void chain_init(Chain *chain) noexcept nogil
 cdef void chain_destroy(Chain *chain) noexcept nogil
+cdef void chain_shrink(Chain *chain) noexcept nogil
 cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *map, uint16_t head) noexcept nogil
 cdef void chain_look_ahead(const Virtqueue *queue, const MemoryMap *map) noexcept nogil
 cdef void chain_let_go(Chain *chain) noexcept nogil

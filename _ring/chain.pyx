@@ -13,6 +13,7 @@ from .virtqueue cimport Virtqueue, avail_entry
 cdef enum:
     DESC_SIZE = sizeof(virtio_desc)
     LINE = 4                 # descriptors in a line of the cache
+    CHAIN_KEPT = 8 * CHAIN_INLINE   # iovecs: more than the chain of a Linux guest has
     FETCHED = 16 * LINE      # of a table, ahead of the one that is read
 
 
@@ -33,6 +34,14 @@ cdef void chain_destroy(Chain *chain) noexcept nogil:
         older = <Region **> (regions - 1)[0]
         free(regions - 1)
         regions = older
+
+
+cdef void chain_shrink(Chain *chain) noexcept nogil:
+    """Gives memory back that hardly any chain takes. It has been let go."""
+    if chain.capacity > CHAIN_KEPT:
+        free(chain.iov)
+        chain.iov = chain.iov_inline
+        chain.capacity = CHAIN_INLINE
 
 
 cdef bint use_region(Chain *chain, Region *region) noexcept nogil:
@@ -79,8 +88,8 @@ cdef bint grow(Chain *chain) noexcept nogil:
 
 
 cdef int add_piece(Chain *chain, const MemoryMap *map, Region **last, uint64_t address, uint64_t size,
-                   bint mergeable) noexcept nogil:
-    """Adds a buffer, which may go over from one region into the next."""
+                   bint mergeable, uint32_t most) noexcept nogil:
+    """Adds a buffer, which may go over from one region into the next, unless the chain has so many pieces then."""
     cdef Region *region
     cdef uint64_t offset, here
     cdef uint8_t *host
@@ -104,6 +113,8 @@ cdef int add_piece(Chain *chain, const MemoryMap *map, Region **last, uint64_t a
         if mergeable and <uint8_t *> piece.iov_base + piece.iov_len == host:
             piece.iov_len += here
         else:
+            if chain.write_end >= most:
+                return CHAIN_LOOP_OR_TOO_LONG
             if chain.write_end == chain.capacity and not grow(chain):
                 return CHAIN_NO_MEMORY
             piece = chain.iov + chain.write_end
@@ -176,12 +187,13 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
             if not writing:
                 writing = True
                 chain.read_end = chain.write_end
-            error = add_piece(chain, map, &last, address, size, chain.write_end > chain.read_end)
+            error = add_piece(chain, map, &last, address, size, chain.write_end > chain.read_end,
+                              2 * limit)
             chain.writable_bytes += size
         elif writing:
             error = CHAIN_READ_AFTER_WRITE
         else:
-            error = add_piece(chain, map, &last, address, size, chain.write_end > 0)
+            error = add_piece(chain, map, &last, address, size, chain.write_end > 0, 2 * limit)
             chain.readable_bytes += size
         if error:
             return abandon(chain, error)

@@ -395,6 +395,7 @@ cdef class Device:
             queue.placed = 0
             unlock(&queue.used_lock)
             unlock(&queue.avail_lock)
+            store_release32(&queue.call_lost, 0)    # nobody looks at this ring any more
         return queue.next_avail
 
     def set_kick(self, int index, int fd, *, bint inband=False) -> None:

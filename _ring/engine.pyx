@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport load_acquire32, load_pointer, load_relaxed32, load_relaxed64, store_relaxed32, store_release32
-from .chain cimport CHAIN_OK, chain_collect, chain_let_go, chain_look_ahead
+from .chain cimport CHAIN_OK, chain_collect, chain_let_go, chain_look_ahead, chain_shrink
 from .invariants cimport invariant
 from .linux cimport sys_close, sys_eventfd, sys_write
 from .mutex cimport lock, unlock
@@ -86,6 +86,7 @@ cdef Request *take_request(Engine *engine) noexcept nogil:
 
 cdef void give_request(Engine *engine, Request *request) noexcept nogil:
     invariant(not request.busy, "a spare request is in no queue")
+    chain_shrink(&request.chain)
     lock(&engine.requests_lock)
     request.next = engine.spare_requests
     engine.spare_requests = request

@@ -1,7 +1,7 @@
 /* SIGBUS of guest memory that is gone: a front-end can truncate the file behind a region at any time.
 
-   A fault inside a region gets a zero page in the place of the missing one, and the region's flag is set, by which the
-   device is declared broken; any other SIGBUS ends the process as it would without a handler. The table is the one
+   A fault inside a region puts zero pages in the place of all of it, and the region's flag is set, by which the device
+   is declared broken; any other SIGBUS ends the process as it would without a handler. The table is the one
    piece of state that belongs to the process, since a signal handler does. Slots are never freed, so that the handler
    of one thread may walk the table while another changes a slot that it has no fault in. */
 #ifndef VIRTIOFSD_FAULTS_H
@@ -12,7 +12,6 @@
 struct fault_slot {
     uintptr_t start;
     uintptr_t end; /* 0: free */
-    size_t page;
     uint32_t *flag;
     struct fault_slot *next;
 };
@@ -27,8 +26,9 @@ static void fault_handler(int number, siginfo_t *info, void *context) {
         uintptr_t end = __atomic_load_n(&slot->end, __ATOMIC_ACQUIRE);
         if (address >= slot->start && address < end) {
             int error = errno;
-            void *page = (void *)(address & ~(slot->page - 1));
-            void *zero = mmap(page, slot->page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+            /* Not a page of it: each would be a mapping of its own, and a process may have only so many. */
+            void *zero = mmap((void *)slot->start, end - slot->start, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
             __atomic_store_n(slot->flag, 1, __ATOMIC_RELEASE);
             errno = error;
             if (zero != MAP_FAILED)
@@ -53,7 +53,7 @@ static int faults_install(void) {
 }
 
 /* Called by one thread at a time: the control plane's. */
-static struct fault_slot *faults_watch(void *start, size_t size, size_t page, uint32_t *flag) {
+static struct fault_slot *faults_watch(void *start, size_t size, uint32_t *flag) {
     struct fault_slot *slot = fault_slots;
     while (slot && slot->end)
         slot = slot->next;
@@ -64,7 +64,6 @@ static struct fault_slot *faults_watch(void *start, size_t size, size_t page, ui
         slot->next = fault_slots;
         __atomic_store_n(&fault_slots, slot, __ATOMIC_RELEASE);
     }
-    slot->page = page;
     slot->flag = flag;
     slot->start = (uintptr_t)start;
     __atomic_store_n(&slot->end, (uintptr_t)start + size, __ATOMIC_RELEASE);

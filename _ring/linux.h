@@ -42,6 +42,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef FUSE_SUPER_MAGIC
+#define FUSE_SUPER_MAGIC 0x65735546
+#endif
+
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
 #endif
@@ -441,7 +445,8 @@ static inline char *decimal(char *buffer, int number) {
 
 static inline int sys_errno(void) { return -errno; }
 
-/* Whether `end` bytes of the file can be mapped, and the size of its pages: a shorter file would raise SIGBUS. */
+/* Whether `end` bytes of the file can be mapped, and the size of its pages: a shorter file would raise SIGBUS, and one
+   that the front-end serves itself, by FUSE, could have whoever touches it wait for ever. */
 static inline int sys_mappable(int fd, uint64_t end, uint64_t *page) {
     struct statfs file_system;
     struct stat file;
@@ -450,7 +455,11 @@ static inline int sys_mappable(int fd, uint64_t end, uint64_t *page) {
         return -errno;
     if (S_ISREG(file.st_mode) && end > (uint64_t)file.st_size)
         return -EINVAL;
-    if (fstatfs(fd, &file_system) == 0 && (uint64_t)file_system.f_type == HUGETLBFS_MAGIC)
+    if (fstatfs(fd, &file_system) < 0)
+        return 0;
+    if ((uint64_t)file_system.f_type == FUSE_SUPER_MAGIC)
+        return -EOPNOTSUPP;
+    if ((uint64_t)file_system.f_type == HUGETLBFS_MAGIC)
         *page = (uint64_t)file_system.f_bsize;
     return 0;
 }

@@ -9,12 +9,13 @@ cdef extern from "faults.h" nogil:
     struct fault_slot:
         pass
     int faults_install()
-    fault_slot *faults_watch(void *start, size_t size, size_t page, uint32_t *flag)
+    fault_slot *faults_watch(void *start, size_t size, uint32_t *flag)
     void faults_forget(fault_slot *slot)
 
 
 cdef int region_map(Region *region, int fd, uint64_t offset, uint32_t *fault_flag) noexcept nogil:
-    """Maps region.size bytes from `offset` of the file. 0, or -EINVAL for a range that the file has not, -ENOMEM, ...
+    """Maps region.size bytes from `offset` of the file. 0, or -EINVAL for a range that the file has not, -EOPNOTSUPP
+    for a file of a FUSE file system, -ENOMEM, ...
 
     The mapping starts at a page of the file (2 MiB and more on hugetlbfs), so it may begin before the region.
     """
@@ -36,7 +37,7 @@ cdef int region_map(Region *region, int fd, uint64_t offset, uint32_t *fault_fla
     region.host = <uint8_t *> mapping + before
     error = faults_install()
     if error == 0:
-        region.fault = faults_watch(mapping, region.mapping_size, page, fault_flag)
+        region.fault = faults_watch(mapping, region.mapping_size, fault_flag)
         if region.fault == NULL:
             error = -ENOMEM
     if error < 0:

@@ -28,6 +28,7 @@ cdef enum:
     LOAD_LOOKS = 100      # ticks between looks at how the load is spread
     CANCEL_LOOKS = 4      # and between tries to have waits for locks end that were cancelled
     IDLE_ROUNDS = 2
+    BEYOND = 64           # threads that may hang besides the pool's, in whatever
     STACK = 1 << 17
 
 cdef int64_t TICK_NS = 1000000
@@ -53,13 +54,17 @@ cdef bint stuck(const Watchdog *watchdog, Watched *watched) noexcept nogil:
 
 cdef void take_over(Watchdog *watchdog, Worker *worker) noexcept nogil:
     """The worker gets another thread. Where as many hang as may sleep in the pool, what this one has been at goes there
-    from now on, and waits for its turn.
+    from now on, and waits for its turn. Where that helps no more, it is no request that they hang in but memory of the
+    front-end's, and its queues stand still.
     """
     cdef Pool *pool = watchdog.pool
     cdef Watched *watched = &worker.watched
+    cdef uint32_t most = watchdog.count + pool.limit + load_relaxed32(&pool.engine.helpers)
     watched.stuck = 0
+    if load_relaxed32(&pool.serving) > most + BEYOND:
+        return
     worker.takeovers += 1
-    if load_relaxed32(&pool.serving) > watchdog.count + pool.limit + load_relaxed32(&pool.engine.helpers):
+    if load_relaxed32(&pool.serving) > most:
         slowness_hangs(&pool.engine.share.inodes, load_relaxed64(&watched.nodeid), load_relaxed32(&watched.slow_class),
                        ticks_now() / pool.engine.ticks_per_us)
     store_release32(&watched.tid, 0)

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import os
-import stat
 import sys
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from virtiofsd import virtio_abi as virtio
 from virtiofsd._ring.device import Device
 from virtiofsd.back_channel import BackChannel
 from virtiofsd.background import in_background
-from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError
+from virtiofsd.channel import FDS_MAX, Channel, Message, ProtocolError, is_local
 from virtiofsd.guest_memory import SLOTS_MAX, GuestMemory, Region
 from virtiofsd.log import TRACE
 from virtiofsd.options import VRINGS_MAX
@@ -288,9 +287,10 @@ class Backend:
 
     def _kind(self, fd: int) -> str:
         """What can be done with a descriptor of the front-end's: "eventfd", "socket", or "neither"."""
-        if stat.S_ISSOCK(os.fstat(fd).st_mode):
-            return "socket"
-        return "eventfd" if os.readlink(str(fd), dir_fd=self.proc_fd) == "anon_inode:[eventfd]" else "neither"
+        name = os.readlink(str(fd), dir_fd=self.proc_fd)  # which asks no file system, as fstat does
+        if name == "anon_inode:[eventfd]":
+            return "eventfd"
+        return "socket" if name.startswith("socket:") and is_local(fd) else "neither"
 
     # Memory.
 

@@ -5,12 +5,16 @@ A descriptor is owned from the moment it is received: a Message closes those tha
 
 import array
 import asyncio
+import fcntl
+import functools
 import os
 import select
 import socket
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from virtiofsd.background import in_background
 from virtiofsd.vhost_user_abi import (
     FLAG_NEED_REPLY,
     FLAG_REPLY,
@@ -50,10 +54,46 @@ class Message:
         close_all(self.fds)
 
 
+def is_local(fd: int) -> bool:
+    """Whether a descriptor is of a UNIX socket."""
+    sock = None
+    try:
+        sock = socket.socket(fileno=fd)
+        return sock.family == socket.AF_UNIX
+    except OSError:
+        return False
+    finally:
+        if sock is not None:
+            sock.detach()
+
+
+def is_memory(fd: int) -> bool:
+    """Whether a descriptor is of shared memory, with pages of whatever size."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) >= 0
+    except OSError:
+        return False
+
+
 def close_all(fds: list[int]) -> None:
-    """Closes and removes every descriptor of the list."""
-    while fds:
-        os.close(fds.pop())
+    """Closes and removes every descriptor of the list.
+
+    What is no memory and no UNIX socket may be anything: a file whose file system does not answer, a connection that
+    lingers. Nobody waits for that one.
+    """
+    others = [fd for fd in fds if not is_memory(fd) and not is_local(fd)]
+    close_each(set(fds).difference(others))
+    fds.clear()
+    try:
+        if others:
+            in_background(functools.partial(close_each, others))
+    except (OSError, RuntimeError):  # no thread is to be had, or no loop
+        close_each(others)
+
+
+def close_each(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def wake(ready: asyncio.Future[None]) -> None:
