@@ -14,7 +14,7 @@ import pytest
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
-from frontend.fuse_abi import FSYNC_IN, OUT_HEADER, Opcode
+from frontend.fuse_abi import FSYNC_IN, IN_HEADER, OUT_HEADER, Opcode
 from frontend.load import Generator
 from frontend.memory import GuestMemory, Region, RegionSpec
 from frontend.operations import Result, getattr_op
@@ -116,6 +116,38 @@ def test_buffers_may_cross_from_one_region_into_the_next_but_not_into_a_hole(dae
         device.queues[QUEUE].publish()
         device.queues[QUEUE].kick(True)
         assert device.wait(QUEUE) == [(head, 0)]
+        answered(fuse, [ask(fuse)])
+
+
+def test_a_chain_over_very_many_small_regions_is_refused(daemon: Daemon) -> None:
+    """It would have more pieces than its ring allows descriptors, and each takes time and memory."""
+    daemon.expected = ["vring 1: a request came back empty, its chain had a loop, or too many descriptors"]
+    first, each, count = 1 << 33, 16, 8
+    with VirtioFs(daemon.socket, queue_size=1024) as device, memory_file(PAGE) as fd:
+        fuse = FuseClient(device)
+        fuse.init()
+        for number in range(count):
+            device.connection.add_mem_reg(region(first + each * number, each, fd, offset=each * number))
+        for pieces, length in ((100, 120), (400, 0)):
+            message = fuse.message(Opcode.GETATTR, 1, bytes(16), {})
+            gpa = device.memory.alloc(PAGE)
+            device.memory.write(gpa, message)
+            chain = [(gpa, len(message), False), (gpa + 1024, 120, True), *[(first, each * count, True)] * pieces]
+            head = device.queues[QUEUE].add(chain, indirect=False)
+            device.queues[QUEUE].publish()
+            device.queues[QUEUE].kick(True)
+            assert device.wait(QUEUE) == [(head, length)]
+        answered(fuse, [ask(fuse)])
+
+
+def test_memory_of_a_fuse_file_system_is_refused(hanging: HangingMount, daemon: Daemon) -> None:
+    """The front-end could serve it itself, and let whoever touches it wait for ever."""
+    daemon.expected = ["ADD_MEM_REG.*Operation not supported"]
+    with VirtioFs(daemon.socket) as device, (hanging.path / "file").open("r+b") as file:
+        fuse = FuseClient(device)
+        fuse.init()
+        with pytest.raises(RefusedError):
+            device.connection.add_mem_reg(region(1 << 33, PAGE, file.fileno()))
         answered(fuse, [ask(fuse)])
 
 
@@ -433,6 +465,33 @@ def test_memory_that_is_cut_off_breaks_the_device_and_not_the_daemon(daemon: Dae
         fuse = FuseClient(device)
         fuse.init()
         answered(fuse, [ask(fuse)])
+
+
+def test_memory_that_is_cut_off_takes_no_mapping_for_each_of_its_pages(daemon: Daemon) -> None:
+    """A process may have only so many, and one that cannot have another ends."""
+    daemon.expected = ["is broken and not served any more", "guest memory is gone"]
+    count = 400
+    memory = [MAIN, RegionSpec(1 << 32, 2 * count * PAGE, allocatable=False)]
+    with VirtioFs(daemon.socket, memory=memory, queue_size=1024) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        gone = device.memory.regions[1]
+        message = fuse.message(Opcode.SETXATTR, 1, bytes(2 * count), {})[:IN_HEADER.size]
+        gpa = device.memory.alloc(PAGE)
+        device.memory.write(gpa, message)
+        before = mappings(daemon)
+        gone.truncate(0)
+        pieces = [(gone.guest_addr + 2 * number * PAGE, 2, False) for number in range(count)]
+        device.queues[QUEUE].add([(gpa, len(message), False), *pieces, (gpa + 1024, 120, True)],
+                                 indirect=False)
+        device.queues[QUEUE].publish()
+        device.queues[QUEUE].kick(True)
+        wait_until(lambda: device.error_signalled(QUEUE), "the error of the ring")
+        assert mappings(daemon) < before + count / 10
+
+
+def mappings(daemon: Daemon) -> int:
+    return len(pathlib.Path(f"/proc/{daemon.process.pid}/maps").read_text().splitlines())
 
 
 def test_a_ring_whose_memory_is_cut_off_breaks_the_device_and_not_the_daemon(daemon: Daemon) -> None:

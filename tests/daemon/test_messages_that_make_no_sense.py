@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -37,6 +38,7 @@ from virtiofsd.vhost_user_abi import FrontRequest
 
 VERSION, NEED_REPLY = abi.VHOST_USER_VERSION, abi.FLAG_NEED_REPLY
 FDS_MAX = 253
+LINGER_SECONDS = 3600
 SIZES = {
     FrontRequest.GET_FEATURES: 0, FrontRequest.SET_FEATURES: 8, FrontRequest.SET_OWNER: 0, FrontRequest.RESET_OWNER: 0,
     FrontRequest.SET_MEM_TABLE: 8, FrontRequest.SET_VRING_NUM: 8, FrontRequest.SET_VRING_ADDR: 40,
@@ -164,6 +166,30 @@ def test_descriptors_that_do_not_belong_to_a_message_are_refused_and_closed(pati
                 with visiting(patient) as connection:
                     connection.send(request, bytes(SIZES[request]), [file.fileno()] * count)
                     assert closed(connection), request
+
+
+def test_a_connection_that_lingers_keeps_nobody_waiting(daemon: Daemon) -> None:
+    """Closing the last descriptor of it waits until all that was sent has been received: by a descriptor that the
+    daemon holds as well.
+    """
+    daemon.expected = [CLOSED]
+    message = abi.HEADER.pack(request=FrontRequest.SET_OWNER, flags=VERSION, size=0)
+    with socket.create_server(("127.0.0.1", 0)) as server, visiting(daemon) as connection:
+        theirs = socket.create_connection(server.getsockname())
+        ours = server.accept()[0]
+        with theirs, ours:
+            ours.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    ours.send(bytes(65536))
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, LINGER_SECONDS))
+            socket.send_fds(connection.socket, [message[:4]], [theirs.fileno(), ours.fileno()])
+            was_read(connection)
+        connection.socket.sendall(message[4:])
+    with VirtioFs(daemon.socket) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        answered(fuse, [ask(fuse)])
 
 
 def test_more_descriptors_than_any_message_has_end_the_connection(patient: Daemon) -> None:
