@@ -5,6 +5,7 @@ A descriptor is owned from the moment it is received: a Message closes those tha
 
 import array
 import asyncio
+import contextlib
 import fcntl
 import functools
 import os
@@ -93,7 +94,8 @@ def close_all(fds: list[int]) -> None:
 
 def close_each(fds: Iterable[int]) -> None:
     for fd in fds:
-        os.close(fd)
+        with contextlib.suppress(OSError):  # it is closed all the same
+            os.close(fd)
 
 
 def wake(ready: asyncio.Future[None]) -> None:
