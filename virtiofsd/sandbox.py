@@ -346,6 +346,7 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
     replaced, and all others closed, but for the standard ones.
     """
     load_what_comes_later()
+    plain = os.geteuid() != 0  # and not root of a user namespace, which it may become
     try:
         needed = {root_fd, proc_fd, listener.fileno(), *outside.kept}
         close_all_but({0, 1, 2} | needed)
@@ -353,11 +354,7 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
             forget_input()
         before = {root_fd, proc_fd}
         if options.sandbox == "namespace":
-            try:
-                new_namespaces(options)
-            except OSError as error:
-                raise StartError(f"--sandbox namespace: {reason(error)} (user namespaces may be forbidden here; "
-                                 "--sandbox none does without)") from error
+            new_namespaces(options)
             fork_inside(outside, root=maps_root(options.uid_map, options.gid_map))
             root_fd, proc_fd = enter_new_root(root_fd, options.shared_dir)
         elif options.sandbox == "chroot":
@@ -369,4 +366,7 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
     except ValueError as error:
         raise StartError(str(error)) from error
     except OSError as error:
-        raise StartError(f"--sandbox {options.sandbox}: {reason(error)}") from error
+        hint = ""
+        if options.sandbox == "namespace" and plain:
+            hint = " (user namespaces may be forbidden here; --sandbox none does without)"
+        raise StartError(f"--sandbox {options.sandbox}: {reason(error)}{hint}") from error

@@ -391,16 +391,45 @@ def test_the_ends_of_rings_started_in_band_are_the_same(inband: VirtioFs) -> Non
     answered(fuse, [ticket])
 
 
-def test_a_channel_full_of_calls_loses_none_of_another_ring(inband: VirtioFs) -> None:
-    fuse = FuseClient(inband)
-    fuse.init(queue=2)
-    ring = inband.queues[0]
+def fill_channel(fuse: FuseClient) -> None:
+    """With calls of the hiprio ring."""
+    ring = fuse.device.queues[0]
     ring.set_used_event(0)
     for _ in range(600):
         forget = fuse.submit(Opcode.FORGET, 1, FORGET_IN.pack(nlookup=0), queue=0, no_reply=True)
         wait_until(lambda: ring.used_idx == ring.avail_idx, "the forgetting")
         ring.set_used_event(ring.used_idx)      # so that each is called for
         fuse.complete(forget)
+
+
+def test_calls_of_a_ring_that_is_over_are_not_tried_for_ever(daemon: Daemon, inband: VirtioFs) -> None:
+    daemon.expected = ["vring 2: a request came back empty"]
+    fuse = FuseClient(inband)
+    fuse.init(queue=2)
+    fill_channel(fuse)
+    inband.ring_stop(0)
+    full = inband.channel
+    inband.offer_channel()
+    inband.queues[2].add([(1 << 50, 64, False)])     # what the control plane hears of
+    inband.queues[2].publish()
+    inband.kick(2)
+    wait_for_line(daemon, daemon.expected[0])
+    before = cpu_seconds(daemon)
+    time.sleep(0.5)
+    assert cpu_seconds(daemon) - before < 0.2
+    assert full
+    full.close()
+
+
+def cpu_seconds(daemon: Daemon) -> float:
+    fields = pathlib.Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_channel_full_of_calls_loses_none_of_another_ring(inband: VirtioFs) -> None:
+    fuse = FuseClient(inband)
+    fuse.init(queue=2)
+    fill_channel(fuse)
     ticket = ask(fuse)
     wait_until(lambda: inband.queues[QUEUE].used_idx == 1, "the answer")
     assert inband.channel
