@@ -13,8 +13,8 @@ from .virtqueue cimport Virtqueue, avail_entry
 cdef enum:
     DESC_SIZE = sizeof(virtio_desc)
     LINE = 4                 # descriptors in a line of the cache
-    CHAIN_KEPT = 8 * CHAIN_INLINE   # iovecs: more than the chain of a Linux guest has
     FETCHED = 16 * LINE      # of a table, ahead of the one that is read
+    KEPT = 8 * CHAIN_INLINE  # iovecs: more than the chain of a Linux guest has
 
 
 cdef void chain_init(Chain *chain) noexcept nogil:
@@ -38,7 +38,7 @@ cdef void chain_destroy(Chain *chain) noexcept nogil:
 
 cdef void chain_shrink(Chain *chain) noexcept nogil:
     """Gives memory back that hardly any chain takes. It has been let go."""
-    if chain.capacity > CHAIN_KEPT:
+    if chain.capacity > KEPT:
         free(chain.iov)
         chain.iov = chain.iov_inline
         chain.capacity = CHAIN_INLINE
@@ -148,6 +148,7 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
     cdef uint32_t entries = queue.size
     cdef uint32_t index = head
     cdef uint32_t limit = queue.size if queue.size > CHAIN_LIMIT else CHAIN_LIMIT
+    cdef uint32_t most = 2 * limit      # pieces
     cdef uint32_t seen = 0
     cdef uint64_t total = 0
     cdef uint64_t address
@@ -187,13 +188,12 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
             if not writing:
                 writing = True
                 chain.read_end = chain.write_end
-            error = add_piece(chain, map, &last, address, size, chain.write_end > chain.read_end,
-                              2 * limit)
+            error = add_piece(chain, map, &last, address, size, chain.write_end > chain.read_end, most)
             chain.writable_bytes += size
         elif writing:
             error = CHAIN_READ_AFTER_WRITE
         else:
-            error = add_piece(chain, map, &last, address, size, chain.write_end > 0, 2 * limit)
+            error = add_piece(chain, map, &last, address, size, chain.write_end > 0, most)
             chain.readable_bytes += size
         if error:
             return abandon(chain, error)

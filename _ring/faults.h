@@ -1,9 +1,9 @@
 /* SIGBUS of guest memory that is gone: a front-end can truncate the file behind a region at any time.
 
    A fault inside a region puts zero pages in the place of all of it, and the region's flag is set, by which the device
-   is declared broken; any other SIGBUS ends the process as it would without a handler. The table is the one
-   piece of state that belongs to the process, since a signal handler does. Slots are never freed, so that the handler
-   of one thread may walk the table while another changes a slot that it has no fault in. */
+   is declared broken; any other SIGBUS ends the process as it would without a handler. The table is the one piece of
+   state that belongs to the process, since a signal handler does. Slots are never freed, so that the handler of one
+   thread may walk the table while another changes a slot that it has no fault in. */
 #ifndef VIRTIOFSD_FAULTS_H
 #define VIRTIOFSD_FAULTS_H
 

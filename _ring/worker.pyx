@@ -251,6 +251,7 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
     cdef Held held
     cdef bint any_held
     cdef int got, _turn
+    # Of what another thread may have left unsignalled here nothing is known.
     held.since = now
     held.any_small = True
     for _turn in range(TURN):

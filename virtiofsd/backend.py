@@ -121,7 +121,7 @@ class Backend:
         spoken = False
         while (message := await self.channel.receive()) is not None:
             spoken = True
-            with message:
+            async with message:
                 try:
                     answer = await self._answer(message)
                 except PeerLeftError:

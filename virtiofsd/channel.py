@@ -24,6 +24,7 @@ from virtiofsd.vhost_user_abi import (
     VHOST_USER_VERSION,
 )
 
+CLOSING_SECONDS = 1.0
 FDS_MAX = 253  # of one message: the kernel's own bound (SCM_MAX_FD)
 PAYLOAD_MAX = 1 << 14  # bytes; the largest that makes sense is a memory table with FDS_MAX regions, half of this
 
@@ -33,7 +34,7 @@ class ProtocolError(Exception):
 
 
 class Message:
-    """One message. A context manager: descriptors that were not taken are closed at its end."""
+    """One message. An asynchronous context manager: descriptors that were not taken are closed at its end."""
 
     def __init__(self, request: int, flags: int, payload: bytes, fds: list[int]) -> None:
         self.request, self.flags, self.payload, self.fds = request, flags, payload, fds
@@ -47,25 +48,22 @@ class Message:
         """The first descriptor that was not taken; the caller owns it from now on. -1: there is none."""
         return self.fds.pop(0) if self.fds else -1
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 traceback: TracebackType | None) -> None:
-        close_all(self.fds)
+    async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                        traceback: TracebackType | None) -> None:
+        await close_all(self.fds)
 
 
 def is_local(fd: int) -> bool:
     """Whether a descriptor is of a UNIX socket."""
-    sock = None
     try:
         sock = socket.socket(fileno=fd)
-        return sock.family == socket.AF_UNIX
     except OSError:
         return False
-    finally:
-        if sock is not None:
-            sock.detach()
+    sock.detach()
+    return sock.family == socket.AF_UNIX
 
 
 def is_memory(fd: int) -> bool:
@@ -76,20 +74,23 @@ def is_memory(fd: int) -> bool:
         return False
 
 
-def close_all(fds: list[int]) -> None:
+async def close_all(fds: list[int]) -> None:
     """Closes and removes every descriptor of the list.
 
     What is no memory and no UNIX socket may be anything: a file whose file system does not answer, a connection that
-    lingers. Nobody waits for that one.
+    lingers. It is not waited for longer than CLOSING_SECONDS.
     """
     others = [fd for fd in fds if not is_memory(fd) and not is_local(fd)]
     close_each(set(fds).difference(others))
     fds.clear()
+    if not others:
+        return
     try:
-        if others:
-            in_background(functools.partial(close_each, others))
-    except (OSError, RuntimeError):  # no thread is to be had, or no loop
+        closing = in_background(functools.partial(close_each, others))
+    except OSError:  # no thread is to be had
         close_each(others)
+    else:
+        await asyncio.wait([closing], timeout=CLOSING_SECONDS)
 
 
 def close_each(fds: Iterable[int]) -> None:
@@ -189,7 +190,7 @@ class Channel:
             fds = []
             return message
         finally:
-            close_all(fds)
+            await close_all(fds)
 
     async def reply(self, request: int, payload: bytes) -> None:
         """Answers a message; waits as long as the peer does not read, and keeps nothing but this one answer."""

@@ -3,14 +3,12 @@
 import argparse
 import os
 import re
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from virtiofsd import __version__, idmap
-from virtiofsd.errors import OptionError, shown
+from virtiofsd.errors import OptionError, shown, suggestion
 from virtiofsd.options import BY_NAME, GROUPS, INFORMATION, NOFILE_LEAST, OPTIONS, Option
 
-ALIKE = 0.7  # of a word, for difflib
 SOCKET_PATH_MAX = 107  # bytes: sun_path, and its NUL
 OPPOSITES = {option.opposite: option for option in OPTIONS if option.opposite}
 
@@ -19,27 +17,19 @@ OPPOSITES = {option.opposite: option for option in OPTIONS if option.opposite}
 WORDINGS = (
     (r"argument (\S+): expected one argument", r"\1: its value is missing; one that begins with - is given as \1=-..."),
     (r"argument (\S+): ignored explicit argument .*", r"\1: it takes no value"),
-    (r"unrecognized arguments: (.*)", r"there is no such option: \1"),
 )
+UNKNOWN = "unrecognized arguments: "
 
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         for pattern, wording in WORDINGS:
             if match := re.fullmatch(pattern, message, re.DOTALL):
-                message = match.expand(wording)
-                if "no such option" in wording:
-                    message += suggestion(match[1], BY_NAME)
+                raise OptionError(shown(match.expand(wording)))
+        if message.startswith(UNKNOWN):
+            words = message.removeprefix(UNKNOWN)
+            message = f"there is no such option: {words}{suggestion(words, BY_NAME)}"
         raise OptionError(shown(message))
-
-
-def suggestion(word: str, names: Iterable[str]) -> str:
-    """What was perhaps meant, in a half sentence."""
-    import difflib
-
-    known = {name.lstrip("-"): name for name in names}
-    found = difflib.get_close_matches(re.split("[ =]", word)[0].lstrip("-").replace("_", "-"), known, 1, ALIKE)
-    return f"; {known[found[0]]} is perhaps meant" if found else ""
 
 
 class Collect(argparse.Action):

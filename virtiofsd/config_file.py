@@ -3,7 +3,7 @@
 import tomllib
 from typing import Any
 
-from virtiofsd.errors import OptionError, StartError, reason, shown
+from virtiofsd.errors import OptionError, StartError, reason, shown, suggestion
 from virtiofsd.options import OPTIONS
 
 BY_KEY = {option.name[2:]: option for option in OPTIONS if option.in_file}
@@ -36,8 +36,6 @@ def words_of(key: str, value: Any) -> list[tuple[str, str | None]]:
         raise ValueError(f"it is {OPPOSITES[key].name[2:]} = false here")
     option = BY_KEY.get(key)
     if option is None:
-        from virtiofsd.command_line import suggestion
-
         raise ValueError(f"there is no such option for a file{suggestion(key, BY_KEY)}")
     if option.parse is None:
         if not isinstance(value, bool):

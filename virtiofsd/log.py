@@ -3,6 +3,7 @@
 Each module logs under its own name, and its level can be set by that name.
 """
 
+import abc
 import contextlib
 import logging
 import os
@@ -97,7 +98,7 @@ class Moderation(logging.Filter):
         return True
 
 
-class Lossy(logging.Handler):
+class Lossy(logging.Handler, abc.ABC):
     """Writes lines for somebody who may stand still, and must not stop the daemon by that: once it has waited for him
     in vain, lines are left out until he reads on. The first one then says how many.
     """
@@ -115,9 +116,9 @@ class Lossy(logging.Handler):
         except Exception:
             self.handleError(record)
 
+    @abc.abstractmethod
     def write(self, line: str) -> bool:
         """Whether the line could be written."""
-        raise NotImplementedError
 
     def takes_more(self, fd: int) -> bool:
         """Whether something can be written into it without waiting, now or in a moment."""

@@ -37,8 +37,8 @@ class Difference(NamedTuple):
 class Option(NamedTuple):
     """A row: `parse` turns the word into the value and raises ValueError with the reason; None: it takes no word.
 
-    `bare` is the value of an option whose word may be left out; `repeats` collects the values of an
-    option that is given several times, of which else the last one counts; `opposite` is the name that takes it back.
+    `bare` is the value of an option whose word may be left out; `repeats` collects the values of an option that is
+    given several times, of which else the last one counts; `opposite` is the name that takes it back.
     """
 
     name: str

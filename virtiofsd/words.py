@@ -30,11 +30,16 @@ def tag(word: str) -> str:
     return word
 
 
+def is_whole(word: str) -> bool:
+    """Whether it is a number in plain digits."""
+    return word.isascii() and word.isdigit()
+
+
 def number(low: int, high: int) -> Callable[[str], int]:
     """Whole numbers from `low` to `high`."""
 
     def parse(word: str) -> int:
-        if not word.isascii() or not word.isdigit():
+        if not is_whole(word):
             raise ValueError(f"it is not a whole number from {low} on")
         if not low <= int(word) <= high:
             raise ValueError(f"it is not between {low} and {high}")
@@ -64,9 +69,9 @@ def some_seconds(word: str) -> float:
 
 def poll_time(word: str) -> int | None:
     """Microseconds; None: as the daemon likes."""
-    if not word.isascii() or not word.isdigit():
-        if word == "auto":
-            return None
+    if word == "auto":
+        return None
+    if not is_whole(word):
         raise ValueError("it is neither auto nor a whole number")
     return number(0, 10_000)(word)
 
@@ -99,7 +104,7 @@ def translation(word: str) -> Any:
 def id_range(word: str) -> tuple[int, int, int]:
     """`:inside:outside:count:`, with any separator."""
     fields = word[1:].split(word[0]) if word else []
-    if len(fields) != 4 or fields[3] or not all(field.isascii() and field.isdigit() for field in fields[:3]):
+    if len(fields) != 4 or fields[3] or not all(map(is_whole, fields[:3])):
         raise ValueError("it is :INSIDE:OUTSIDE:COUNT:, in numbers")
     inside, outside, count = (int(field) for field in fields[:3])
     if not count or max(inside, outside) + count > (1 << 32) - 1:

@@ -105,7 +105,7 @@ sys.exit(cli.main())
 def test_the_event_loop_logs_as_the_daemon_does(level: str, lines: int) -> None:
     code = f"""
 import logging
-from virtiofsd import __version__, log
+from virtiofsd import log
 log.set_up((("virtiofsd", "{level}"),))
 loop = logging.getLogger("asyncio")
 loop.error("an error of\\nthe loop")

@@ -414,16 +414,11 @@ def test_calls_of_a_ring_that_is_over_are_not_tried_for_ever(daemon: Daemon, inb
     inband.queues[2].publish()
     inband.kick(2)
     wait_for_line(daemon, daemon.expected[0])
-    before = cpu_seconds(daemon)
+    before = daemon.cpu_seconds()
     time.sleep(0.5)
-    assert cpu_seconds(daemon) - before < 0.2
+    assert daemon.cpu_seconds() - before < 0.2
     assert full
     full.close()
-
-
-def cpu_seconds(daemon: Daemon) -> float:
-    fields = pathlib.Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_channel_full_of_calls_loses_none_of_another_ring(inband: VirtioFs) -> None:

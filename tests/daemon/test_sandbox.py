@@ -304,15 +304,18 @@ def test_a_user_with_a_range_of_ids_is_root_of_it(start: Start, tmp_path: pathli
     assert not daemon.socket.exists()
 
 
+def start_as_nobody(tmp_path: pathlib.Path, folder: pathlib.Path, mapping: str) -> subprocess.CompletedProcess[str]:
+    """Tries to start a daemon with these ids in both maps."""
+    return subprocess.run([*given_ids(tmp_path), *nobodys_python(bounded=False), "-m", "virtiofsd",
+                           "--socket-path", folder / "socket", "--shared-dir", folder / "share",
+                           "--uid-map", mapping, "--gid-map", mapping], capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("mode", ["user"], indirect=True)
 def test_ids_that_a_user_may_not_use_are_refused(mode: str, tmp_path: pathlib.Path) -> None:  # noqa: ARG001
-    through = given_ids(tmp_path)
     with public_folder() as public:
         folder = nobodys_folder(public)
-        result = subprocess.run([*through, *nobodys_python(bounded=False), "-m", "virtiofsd",
-                                 "--socket-path", folder / "socket", "--shared-dir", folder / "share",
-                                 "--uid-map", ":0:1:10:", "--gid-map", ":0:1:10:"],
-                                capture_output=True, text=True)
+        result = start_as_nobody(tmp_path, folder, ":0:1:10:")
         assert result.returncode == 1
         assert result.stderr.startswith("virtiofsd: newuidmap 0 1 10: ")
         assert not (folder / "socket").exists()
@@ -320,13 +323,10 @@ def test_ids_that_a_user_may_not_use_are_refused(mode: str, tmp_path: pathlib.Pa
 
 @pytest.mark.parametrize("mode", ["user"], indirect=True)
 def test_a_share_that_is_out_of_reach_for_the_ids_is_named(mode: str, tmp_path: pathlib.Path) -> None:  # noqa: ARG001
-    mapping = ":0:{}:{}:".format(*SUB_IDS)
     with public_folder() as public:
         folder = nobodys_folder(public)
         folder.chmod(0o700)
-        result = subprocess.run([*given_ids(tmp_path), *nobodys_python(bounded=False), "-m", "virtiofsd",
-                                 "--socket-path", folder / "socket", "--shared-dir", folder / "share",
-                                 "--uid-map", mapping, "--gid-map", mapping], capture_output=True, text=True)
+        result = start_as_nobody(tmp_path, folder, ":0:{}:{}:".format(*SUB_IDS))
         why = f"--shared-dir {folder / 'share'}: Permission denied, for the daemon in its sandbox"
         assert (result.returncode, result.stderr) == (1, f"virtiofsd: {why}\n")
 
