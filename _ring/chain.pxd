@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .linux cimport iovec
 from .memory cimport MemoryMap, Region
+from .virtio_abi cimport virtio_desc
 from .virtqueue cimport Virtqueue
 
 cdef enum:
@@ -35,6 +36,7 @@ cdef struct Chain:
     uint32_t header_pieces   # 0: no room for a header
     uint32_t regions_used
     uint32_t regions_capacity
+    const virtio_desc *table    # that it was last read from
     uint64_t readable_bytes
     uint64_t writable_bytes  # after the header
     Region **regions         # that the iovecs lie in: they stay mapped until the chain is let go
@@ -48,6 +50,8 @@ cdef void chain_destroy(Chain *chain) noexcept nogil
 cdef void chain_shrink(Chain *chain) noexcept nogil
 cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *map, uint16_t head) noexcept nogil
 cdef void chain_look_ahead(const Virtqueue *queue, const MemoryMap *map) noexcept nogil
+cdef void chain_remember(Virtqueue *queue, const Chain *chain, uint16_t head) noexcept nogil
+cdef void chain_look_back(const Virtqueue *queue) noexcept nogil
 cdef void chain_let_go(Chain *chain) noexcept nogil
 cdef bint chain_uses(const Chain *chain, const Region *region) noexcept nogil
 cdef uint64_t chain_take(Chain *chain, void *data, uint64_t size) noexcept nogil

@@ -8,7 +8,7 @@ from .invariants cimport invariant
 from .linux cimport free, iovec, malloc, memcpy
 from .memory cimport MemoryMap, Region, map_find, map_guest
 from .virtio_abi cimport VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, virtio_desc
-from .virtqueue cimport Virtqueue, avail_entry
+from .virtqueue cimport PLACES, Virtqueue, avail_entry
 
 cdef enum:
     DESC_SIZE = sizeof(virtio_desc)
@@ -205,6 +205,7 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
     if not writing:
         chain.read_end = chain.write_end
     chain.write_first = chain.read_end
+    chain.table = table
     invariant(chain.write_end <= chain.capacity, "a chain has no more pieces than there is room for")
     set_header_apart(chain)
     return CHAIN_OK
@@ -245,6 +246,22 @@ cdef void chain_look_ahead(const Virtqueue *queue, const MemoryMap *map) noexcep
                 desc = behind(desc, map)
                 if desc != NULL:
                     prefetch(desc)
+
+
+cdef void chain_remember(Virtqueue *queue, const Chain *chain, uint16_t head) noexcept nogil:
+    """Notes where the chain was found, behind which there is none yet."""
+    queue.places[0] = queue.desc + head
+    queue.places[1] = chain.table
+    queue.places[2] = chain.iov[0].iov_base
+
+
+cdef void chain_look_back(const Virtqueue *queue) noexcept nogil:
+    """Has the places of the last chain fetched from the guest's CPU, all at once: a driver that sends one request after
+    the other mostly takes for the next what has just become free. The memory may be gone by now; a hint is no access.
+    """
+    cdef int i
+    for i in range(PLACES):
+        prefetch(queue.places[i])
 
 
 cdef void empty(Chain *chain) noexcept nogil:

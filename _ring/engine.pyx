@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport load_acquire32, load_pointer, load_relaxed32, load_relaxed64, store_relaxed32, store_release32
-from .chain cimport CHAIN_OK, chain_collect, chain_let_go, chain_look_ahead, chain_shrink
+from .chain cimport CHAIN_OK, chain_collect, chain_let_go, chain_look_ahead, chain_remember, chain_shrink
 from .invariants cimport invariant
 from .linux cimport sys_close, sys_eventfd, sys_write
 from .mutex cimport lock, unlock
@@ -127,7 +127,11 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcep
     store_release32(&request.busy, 1)
     map = <MemoryMap *> load_pointer(<void **> &engine.map)
     error = chain_collect(&request.chain, queue, map, head)
-    chain_look_ahead(queue, map)
+    if queue.seen_avail == queue.next_avail:
+        if error == CHAIN_OK:
+            chain_remember(queue, &request.chain, head)
+    else:
+        chain_look_ahead(queue, map)
     if error != CHAIN_OK:
         invariant(error < BAD_CHAINS, "the kinds of bad chains are counted")
         queue.bad_chains[error] += 1

@@ -21,6 +21,7 @@ cdef enum CallKind:
 
 cdef enum:
     BAD_CHAINS = 8  # kinds of them: more than chain.pxd knows
+    PLACES = 3
 
 
 cdef struct Virtqueue:
@@ -45,6 +46,7 @@ cdef struct Virtqueue:
     uint32_t served_by      # the worker that asks for kicks, or not: one that has just lost the queue must not
     uint16_t next_avail     # free-running
     uint16_t seen_avail     # avail.idx as last read
+    const void *places[PLACES]  # of a chain's descriptor, table and request: to be fetched, and for nothing else
     uint64_t popped         # chains taken, ever
     uint64_t bad_chains[BAD_CHAINS]     # by ChainError
     uint8_t apart[64]       # the sides are written by different threads

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from .atomics cimport (
     fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed16, load_relaxed32, store_relaxed32, store_relaxed64,
     store_release32)
+from .chain cimport chain_look_back
 from .fuse_abi cimport FUSE_READ
 from .engine cimport Engine, complete, may_take, pop_request, signal, take_request
 from .helping cimport help_begin, help_end, help_over, help_pays, help_waited, help_wanted
@@ -316,6 +317,8 @@ cdef bint available(Virtqueue *queue) noexcept nogil:
     cdef bint found
     lock(&queue.avail_lock)
     found = queue.running and not queue.error and le16(load_acquire16(queue.avail + 1)) != queue.next_avail
+    if found:
+        chain_look_back(queue)
     unlock(&queue.avail_lock)
     return found
 

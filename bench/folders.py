@@ -115,6 +115,18 @@ def make_pattern_file(path: pathlib.Path, size: int) -> None:
         write_pattern(file.fileno(), size)
 
 
+def warm_up(path: pathlib.Path, writing: bool) -> None:
+    """Has a pattern file in the page cache, changed where it is going to be. Some hosts take back what nobody has used
+    for a minute, and the first write to a clean page takes ten times as long as the next.
+    """
+    with path.open("r+b" if writing else "rb", buffering=0) as file:
+        if writing:
+            write_pattern(file.fileno(), path.stat().st_size)
+        else:
+            while file.read(MIB):
+                pass
+
+
 def wrong_edges(path: pathlib.Path, size: int, length: int) -> int:
     """How many WRITEs of `length` bytes over the whole file have not left the pattern where the generator puts it."""
     pages = -(-length // 4096)

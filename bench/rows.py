@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bench import calls
 from bench.calls import Call, Kind
-from bench.folders import COLD_FOLDERS, SOURCE_FOLDERS, wrong_edges
+from bench.folders import COLD_FOLDERS, SOURCE_FOLDERS, warm_up, wrong_edges
 from bench.host import sync
 from bench.sessions import HOST, Session
 from frontend import fuse_abi as abi
@@ -203,6 +203,7 @@ def opened(session: Session, path: pathlib.Path, flags: int) -> tuple[int, int, 
 
 def reading(size: int, shuffle: bool = False) -> Callable[[Session], Stream]:
     def prepare(session: Session) -> Stream:
+        warm_up(session.share / "data", writing=False)
         node, fh, length = opened(session, session.share / "data", os.O_RDONLY)
         return Stream(reads(node, fh, size, length, shuffle))
 
@@ -212,6 +213,8 @@ def reading(size: int, shuffle: bool = False) -> Callable[[Session], Stream]:
 def writing(size: int, shuffle: bool = False) -> Callable[[Session], Stream]:
     def prepare(session: Session) -> Stream:
         path = session.own / "data"
+        for each in (path, session.share / HOST / "data"):
+            warm_up(each, writing=True)
         node, fh, length = opened(session, path, os.O_RDWR)
 
         def check() -> None:
