@@ -15,7 +15,7 @@ cdef enum:
     CHECK_US = 2000          # between looks at the waits for a CPU
     SHORT_PERCENT = 10       # of the time spent waiting for a CPU: they are short
     WAKE_NS = 10000          # of such a wait are the wake-up's own, on an idle CPU
-    BAN_US = 20000           # the first; each further one is twice as long
+    BAN_US = 4000            # the first; each further one is four times as long
     BAN_MAX_US = 1000000
     FIRST_US = 6             # the budget that a short gap begins with
 
@@ -39,7 +39,7 @@ cdef bint cpus_short(Polling *polling, Engine *engine, uint64_t now) noexcept no
         if polling.ban > BAN_US * us:
             polling.ban -= polling.ban / 4
         return False
-    polling.ban = BAN_US * us if polling.ban == 0 else 2 * polling.ban
+    polling.ban = BAN_US * us if polling.ban == 0 else 4 * polling.ban
     if polling.ban > BAN_MAX_US * us:
         polling.ban = BAN_MAX_US * us
     polling.banned_until = now + polling.ban
