@@ -34,6 +34,9 @@ INODES, QUICK_INODES = (20_000, 1_000_000), (20_000,)
 def start(plan: Plan, work: pathlib.Path, say: Say) -> dict[str, Any]:
     """Start-up times in turn, medians; and what an idle daemon with a guest does."""
     contestants = [sessions.ours(), sessions.reference()]
+    # As after an installation: not with modules that were never compiled, or not kept.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    start_once(contestants[0], work / "start")
     times: dict[str, list[dict[str, float]]] = {each.name: [] for each in contestants}
     bare: list[float] = []
     for _ in range(QUICK_STARTS if plan.quick else STARTS):
