@@ -116,12 +116,13 @@ def make_pattern_file(path: pathlib.Path, size: int) -> None:
 
 
 def warm_up(path: pathlib.Path, writing: bool) -> None:
-    """Has a pattern file in the page cache, changed where it is going to be. Some hosts take back what nobody has used
-    for a minute, and the first write to a clean page takes ten times as long as the next.
+    """Has a pattern file in the page cache, as some hosts take back what nobody has used for a minute; where it is
+    going to be written with what is not to be in it then, changed just now so that nothing is written back meanwhile.
     """
     with path.open("r+b" if writing else "rb", buffering=0) as file:
         if writing:
-            write_pattern(file.fileno(), path.stat().st_size)
+            os.fsync(file.fileno())
+            write_pattern(file.fileno(), path.stat().st_size, inverted=True)
         else:
             while file.read(MIB):
                 pass
@@ -135,7 +136,7 @@ def wrong_edges(path: pathlib.Path, size: int, length: int) -> int:
     with path.open("rb") as file:
         for offset in range(0, size - length + 1, length):
             for page in range(offset // length % step, pages, step):
-                for at in (offset + 4096 * page, offset + min(4096 * (page + 1), length) - 8):
+                for at in (offset + 4096 * page, offset + (min(4096 * (page + 1), length) - 8) // 8 * 8):
                     word = (at * PATTERN_FACTOR + PATTERN_ADDEND) % (1 << 64)
                     wrong += os.pread(file.fileno(), 8, at) != word.to_bytes(8, "little")
     return wrong

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import sessions
-from bench.folders import MIB, SetupError, make_pattern_file
+from bench.folders import MIB, SetupError, make_pattern_file, warm_up
 from bench.plan import Plan
 from bench.rows import WrongError
 from bench.sessions import OURS, REFERENCE, Contestant
@@ -91,7 +91,7 @@ def measure_all(plan: Plan, work: pathlib.Path, share: pathlib.Path, say: Say) -
             for turn in range(rounds):
                 for contestant in contestants if turn % 2 == 0 else reversed(contestants):
                     for job in JOBS:
-                        found = run(job, guest, contestant.name, back_ends[contestant.name])
+                        found = run(job, guest, contestant.name, share, back_ends[contestant.name])
                         measured[job.name][contestant.name].append(found)
                         check(job, share, contestant.name)
             kernel = guest.run("uname -r", check=True).stdout.strip()
@@ -140,12 +140,13 @@ def started(contestants: Sequence[Contestant], work: pathlib.Path,
         yield guest, back_ends
 
 
-def run(job: Job, guest: Guest, name: str, back_end: BackEnd) -> dict[str, float]:
+def run(job: Job, guest: Guest, name: str, share: pathlib.Path, back_end: BackEnd) -> dict[str, float]:
     """One round: seconds or rate (with latencies in the guest), and microseconds of the daemon's CPU for each unit."""
     if job.cold:
         guest.run(f"umount /mnt/{name} && mount -t virtiofs {name} /mnt/{name}", check=True)
     script = job.script
     if job.fio:
+        warm_up(share / "guests" / name / "data", writing=False)
         script = (f"fio --name=job --filename=data --size={DATA_MIB}m --runtime={FIO_SECONDS} --time_based --thread "
                   f"--output-format=json {job.script}")
     else:

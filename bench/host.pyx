@@ -278,15 +278,16 @@ cdef class HostLoop:
             kicks_saved=0, calls=0, wake_ups=0, stalled=False, ring_error=0, sampled=1, latencies=latencies)
 
 
-def write_pattern(int fd, uint64_t size):
-    """Fills a file with the pattern that the generator expects of it."""
+def write_pattern(int fd, uint64_t size, bint inverted=False):
+    """Fills a file with the pattern that the generator expects of it; `inverted`: with what it never writes."""
+    cdef uint64_t flip = ~<uint64_t>0 if inverted else 0
     cdef uint64_t buffer[PAGE]
     cdef uint64_t at = 0
     cdef int error = 0, i
     with nogil:
         while at < size and not error:
             for i in range(PAGE):
-                buffer[i] = (at + 8 * <uint64_t>i) * <uint64_t>0x9e3779b97f4a7c15 + <uint64_t>0x2545f4914f6cdd1d
+                buffer[i] = (at + 8 * <uint64_t>i) * <uint64_t>0x9e3779b97f4a7c15 + <uint64_t>0x2545f4914f6cdd1d ^ flip
             if write(fd, buffer, sizeof(buffer)) != sizeof(buffer):
                 error = errno
             at += sizeof(buffer)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 import subprocess
 import time
 from collections.abc import Iterable
@@ -26,7 +27,8 @@ def facts() -> dict[str, Any]:
     return {"cpu": cpu, "cpus": len(os.sched_getaffinity(0)), "memory_mib": int(memory) // 1024,
             "kernel": os.uname().release, "architecture": os.uname().machine,
             "clocksource": read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-            "root": os.geteuid() == 0, "load_at_start": os.getloadavg()[0],
+            "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[1], "root": os.geteuid() == 0,
+            "load_at_start": os.getloadavg()[0],
             "started": time.strftime("%Y-%m-%d %H:%M:%S %z")}
 
 
@@ -117,3 +119,14 @@ class Threads(NamedTuple):
                 continue
             sleeps += int(status.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0])
         return cls(delay, sleeps)
+
+
+def running(pid: int) -> bool:
+    """Whether one of the process's threads uses a CPU, or waits for one."""
+    for task in os.scandir(f"/proc/{pid}/task"):
+        try:
+            if read(f"{task.path}/stat").rpartition(") ")[2].startswith("R"):
+                return True
+        except OSError:
+            continue
+    return False

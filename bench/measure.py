@@ -164,7 +164,7 @@ def host_round(program: HostProgram, seconds: float, fresh: bool, cpus: Cpus, va
         if not fresh:
             loop.run(seconds=LEAD_IN, cpu=cpu)
         load = Load.now(own)
-        result = loop.run(count=len(program.calls)) if fresh else loop.run(seconds=seconds, cpu=cpu)
+        result = loop.run(count=len(program.calls), cpu=cpu) if fresh else loop.run(seconds=seconds, cpu=cpu)
         busy = Load.now(own).busy_since(load)
         del loop
     if not result.good:
@@ -250,6 +250,8 @@ def measure_variant(row: Row, variant: Variant, sessions: Sequence[Session], str
         with named(session):
             if variant.placement == APART:
                 found[session.contestant.name].syscalls = count_calls(session, guest, row.fresh)
+            if guest.stream.whole:
+                guest.run(count=len(guest.stream.ops))
             guest.stream.check()
         guest.close()
     return found

@@ -34,7 +34,8 @@ Say = Callable[[str], None]
 ROUNDS, QUICK_ROUNDS = 3, 1
 ALONE_SECONDS = 0.5
 HELD_SECONDS = 0.5          # a lock, or a frozen file system
-CLOSING_SECONDS = 0.5       # an unlinked file may be closed after the reply
+CLOSING_SECONDS = 2.0       # an unlinked file may be closed after the reply
+LOOK_SECONDS = 0.001
 TIMEOUT = 60.0
 DIRTY_MIB, UNCACHED_MIB, THROTTLED_MIB, THROTTLE_MIB = 256, 512, 256, 32
 BIG_MIB, BIG_CACHED_MIB = 10240, 2048
@@ -43,13 +44,15 @@ LOCK_OWNER = 7
 
 
 class Neighbour(NamedTuple):
-    """One slow thing: its requests, each sent once, `depth` at a time; `release` ends it when it has been held."""
+    """One slow thing: its requests, each sent once, `depth` at a time; `release` ends it when it has been held. What
+    goes on behind the last reply takes until it is `over`.
+    """
 
     ops: Sequence[Op]
     cycle: int = 1
     depth: int = 1
-    linger: float = 0.0     # the stream goes on for so long after the last reply
     release: Callable[[], None] | None = None
+    over: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -170,12 +173,17 @@ def removal(session: Session) -> Iterator[Neighbour]:
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)
         os.fsync(file.fileno())
-    with path.open("rb", buffering=0) as file:
+    with path.open("rb", buffering=0) as cached:
         buffer = bytearray(MIB)
         for _ in range(min(BIG_CACHED_MIB, size // MIB)):
-            file.readinto(buffer)
+            cached.readinto(buffer)
     node = session.fuse.lookup(ROOT, name).nodeid
-    yield Neighbour([unlink_op(ROOT, name), forget_op(node)], cycle=2, linger=CLOSING_SECONDS)
+    free = shutil.disk_usage(session.share).free
+
+    def over() -> bool:
+        return shutil.disk_usage(session.share).free - free > size * 0.99
+
+    yield Neighbour([unlink_op(ROOT, name), forget_op(node)], cycle=2, over=over)
     if path.exists():
         raise WrongError(f"{name} is still there")
 
@@ -203,21 +211,44 @@ CASES = (
 # Measuring
 
 
+@contextlib.contextmanager
+def stopped_when(over: Callable[[], bool] | None, main: Generator) -> Iterator[None]:
+    """Has a thread stop the stream when something is over."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while over and not over():
+            if ended.wait(LOOK_SECONDS):
+                return
+        main.stop()
+
+    watcher = threading.Thread(target=watch)
+    if over:
+        watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if over:
+            watcher.join()
+
+
 def beside(main: Generator, session: Session, neighbour: Neighbour) -> tuple[Result, float]:
     """The stream's result, and how long the neighbour took."""
     other = Generator(session.device.queues[1], neighbour.ops, depth=neighbour.depth, cycle=neighbour.cycle)
     timer = threading.Timer(HELD_SECONDS, neighbour.release) if neighbour.release else None
     if timer:
         timer.start()
-    try:
-        result, others = run_in_one_thread([main, other], counts=[0, len(neighbour.ops)], linger=neighbour.linger,
-                                           timeout=TIMEOUT)
-    finally:
-        if timer:
-            timer.join()
+    with stopped_when(neighbour.over, main):
+        try:
+            result, others = run_in_one_thread([main, other], counts=[0, len(neighbour.ops)],
+                                               linger=CLOSING_SECONDS if neighbour.over else 0.0, timeout=TIMEOUT)
+        finally:
+            if timer:
+                timer.join()
     insist(others)
     other.close()
-    return insist(result), result.seconds - neighbour.linger
+    return insist(result), result.seconds
 
 
 def measure(case: Case, contestants: Sequence[Contestant], work: pathlib.Path, share: pathlib.Path,
@@ -240,8 +271,9 @@ def measure(case: Case, contestants: Sequence[Contestant], work: pathlib.Path, s
                 busy += Load.now(own).busy_since(load)
                 alone[name].add(result, Threads.of(session.pid).delay - before.delay)
                 with case.prepare(session) as neighbour:
-                    before = Threads.of(session.pid)
+                    before, load = Threads.of(session.pid), Load.now(own)
                     result, took = beside(main, session, neighbour)
+                    busy += Load.now(own).busy_since(load)
                     together[name].add(result, Threads.of(session.pid).delay - before.delay)
                 seconds[name].append(took)
                 main.close()

@@ -38,6 +38,7 @@ from frontend.operations import (
     open_release_cycle,
     reads,
     request,
+    set_mode_op,
     setattr_op,
     write_op,
     writes,
@@ -59,13 +60,16 @@ def nothing() -> None:
 
 
 class Stream(NamedTuple):
-    """What a generator sends, in cycles; `units` are counted for each cycle. `check` looks at what came of it all."""
+    """What a generator sends, in cycles; `units` are counted for each cycle. `check` looks at what came of it all:
+    where `whole`, once every operation has been sent.
+    """
 
     ops: Sequence[Op]
     cycle: int = 1
     units: int = 1
     queue: int = REQUEST
     check: Callable[[], None] = nothing
+    whole: bool = False
 
 
 class HostProgram(NamedTuple):
@@ -182,7 +186,7 @@ def host_opens(place: Place) -> HostProgram:
 
 def setattrs(session: Session) -> Stream:
     nodes = [node for _, node, _ in known(session, f"{session.own.name}/known")]
-    return Stream([setattr_op(node, abi.FATTR_MODE, mode=0o100000 | mode) for mode in (0o600, 0o644)
+    return Stream([set_mode_op(node, 0o100000 | mode) for mode in (0o600, 0o644)
                    for node in nodes])
 
 
@@ -222,7 +226,7 @@ def writing(size: int, shuffle: bool = False) -> Callable[[Session], Stream]:
             if wrong:
                 raise WrongError(f"{wrong} words of {path.name} are not what was written")
 
-        return Stream(writes(node, fh, size, length, shuffle), check=check)
+        return Stream(writes(node, fh, size, length, shuffle), check=check, whole=True)
 
     return prepare
 
@@ -302,15 +306,23 @@ def forgotten(session: Session) -> list[int]:
     return [node for number in range(COLD_FOLDERS) for _, node, _ in known(session, f"cold/{number:02}")]
 
 
+def check_forgotten(session: Session, nodes: Sequence[int]) -> None:
+    for node in nodes[::1000]:
+        with contextlib.suppress(FuseError):
+            session.fuse.getattr(node)
+            raise WrongError(f"node {node} is known though it was forgotten")
+
+
 def forgets(session: Session) -> Stream:
-    return Stream([forget_op(node) for node in forgotten(session)], queue=HIPRIO)
+    nodes = forgotten(session)
+    return Stream([forget_op(node) for node in nodes], queue=HIPRIO, check=lambda: check_forgotten(session, nodes))
 
 
 def batch_forgets(session: Session) -> Stream:
     nodes = forgotten(session)
     batches = [nodes[at:at + FORGET_BATCH] for at in range(0, len(nodes), FORGET_BATCH)]
     return Stream([batch_forget_op((node, 1) for node in batch) for batch in batches], units=FORGET_BATCH,
-                  queue=HIPRIO)
+                  queue=HIPRIO, check=lambda: check_forgotten(session, nodes))
 
 
 # Mixes
@@ -400,11 +412,15 @@ def untar(session: Session) -> Stream:
 
 
 def check_untarred(folder: pathlib.Path) -> None:
-    for part in folder.iterdir():
+    parts = list(folder.iterdir())
+    if len(parts) != UNTAR_FOLDERS:
+        raise WrongError(f"of {UNTAR_FOLDERS} folders {len(parts)} are there")
+    for part in parts:
         for index, size in enumerate(UNTARRED):
-            found = (part / f"file-{index}.c").stat()
-            if found.st_size != size or found.st_mtime != UNTAR_TIME:
-                raise WrongError(f"{part.name}/file-{index}.c is {found}")
+            path = part / f"file-{index}.c"
+            found = path.stat()
+            if found.st_size != size or found.st_mtime != UNTAR_TIME or wrong_edges(path, size, size):
+                raise WrongError(f"{part.name}/{path.name} is {found}, or has other data")
 
 
 def host_untar(place: Place) -> HostProgram:
@@ -431,7 +447,7 @@ def every_row() -> Iterator[Row]:
     yield Row("lookup", "LOOKUP, known", lookups, host_lookups)
     yield Row("lookup-cold", "LOOKUP, cold, 20,000 files", cold_lookups, host_cold_lookups, fresh=True)
     yield Row("enoent", "LOOKUP, ENOENT", missing, host_missing)
-    yield Row("open", "OPEN + RELEASE", opens, host_opens, "pair")
+    yield Row("open", "OPEN + RELEASE, repeated", opens, host_opens, "pair")
     yield Row("setattr", "SETATTR of the mode", setattrs, host_setattrs)
     for size, shuffle in ((4 * KIB, True), (128 * KIB, False), (MIB, False)):
         label = "1m" if size == MIB else f"{size // KIB}k"

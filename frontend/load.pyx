@@ -158,6 +158,8 @@ cdef int begin(load_t *load, slot_t *slot) noexcept nogil:
         edge_words(slot, op.out_data, op.offset, True)
     elif op.check == CHECK_DATA:
         store_word(slot.pages[0], ~op.check_value)
+    if op.check == CHECK_WORD:      # what was there before is no answer
+        store_word(slot.reply + sizeof(fuse_out_header) + op.check_at, ~op.check_value)
     count = frame(load, slot, op)
     slot.started = now()
     head = ring_add(load.ring, load.pieces, count, load.indirect and count > 1)

@@ -130,6 +130,13 @@ def setattr_op(nodeid: int, valid: int, **values: int) -> Op:
     return Op(request(Opcode.SETATTR, nodeid, abi.SETATTR_IN.pack(valid=valid, **values)), out_args=abi.ATTR_OUT.size)
 
 
+def set_mode_op(nodeid: int, mode: int) -> Op:
+    """Sets the mode of a file with one name, and checks what is answered."""
+    links = 1 << 32     # the word that mode and number of links are in
+    return Op(request(Opcode.SETATTR, nodeid, abi.SETATTR_IN.pack(valid=abi.FATTR_MODE, mode=mode)),
+              out_args=abi.ATTR_OUT.size, check=CHECK_WORD, check_at=76, check_value=mode | links)
+
+
 def lookup_op(parent: int, child: str, ino: int | None = None, missing: bool = False) -> Op:
     """A LOOKUP, whose inode number is checked where one is given; `missing`: it must be ENOENT."""
     return Op(request(Opcode.LOOKUP, parent, name(child)), out_args=abi.ENTRY_OUT.size, error=-2 if missing else 0,
