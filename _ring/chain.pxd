@@ -21,7 +21,7 @@ cdef enum ChainError:
     CHAIN_BAD_INDIRECT = 3      # table of odd length, nested, or not negotiated
     CHAIN_BAD_NEXT = 4          # a next beyond the table
     CHAIN_READ_AFTER_WRITE = 5  # a device-readable descriptor after a device-writable one
-    CHAIN_TOO_LARGE = 6         # 4 GiB or more
+    CHAIN_TOO_LARGE = 6         # more than 64 KiB for each descriptor that there may be
     CHAIN_NO_MEMORY = 7
 
 

@@ -12,6 +12,7 @@ from .virtqueue cimport PLACES, Virtqueue, avail_entry
 
 cdef enum:
     DESC_SIZE = sizeof(virtio_desc)
+    LARGEST_PAGE = 65536     # of a guest: a descriptor has one on average, at most
     LINE = 4                 # descriptors in a line of the cache
     FETCHED = 16 * LINE      # of a table, ahead of the one that is read
     KEPT = 8 * CHAIN_INLINE  # iovecs: more than the chain of a Linux guest has
@@ -149,6 +150,7 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
     cdef uint32_t index = head
     cdef uint32_t limit = queue.size if queue.size > CHAIN_LIMIT else CHAIN_LIMIT
     cdef uint32_t most = 2 * limit      # pieces
+    cdef uint64_t most_bytes = <uint64_t> limit * LARGEST_PAGE
     cdef uint32_t seen = 0
     cdef uint64_t total = 0
     cdef uint64_t address
@@ -182,7 +184,7 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
         if seen > limit:
             return abandon(chain, CHAIN_LOOP_OR_TOO_LONG)
         total += size
-        if total > 0xffffffffU:
+        if total > most_bytes:
             return abandon(chain, CHAIN_TOO_LARGE)
         if flags & VRING_DESC_F_WRITE:
             if not writing:

@@ -60,7 +60,7 @@ CHAIN_ERRORS = {
     CHAIN_BAD_INDIRECT: "a bad indirect table",
     CHAIN_BAD_NEXT: "a next descriptor that is none",
     CHAIN_READ_AFTER_WRITE: "a device-readable descriptor behind a device-writable one",
-    CHAIN_TOO_LARGE: "4 GiB or more",
+    CHAIN_TOO_LARGE: "more bytes than a request can have",
     CHAIN_NO_MEMORY: "no memory for it",
 }
 

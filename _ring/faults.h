@@ -24,10 +24,13 @@ static void fault_handler(int number, siginfo_t *info, void *context) {
     (void)context;
     for (struct fault_slot *slot = __atomic_load_n(&fault_slots, __ATOMIC_ACQUIRE); slot; slot = slot->next) {
         uintptr_t end = __atomic_load_n(&slot->end, __ATOMIC_ACQUIRE);
-        if (address >= slot->start && address < end) {
+        uintptr_t start = __atomic_load_n(&slot->start, __ATOMIC_ACQUIRE);
+        if (end != __atomic_load_n(&slot->end, __ATOMIC_RELAXED))
+            continue; /* it is another region's by now, so that this fault is not in it */
+        if (address >= start && address < end) {
             int error = errno;
             /* Not a page of it: each would be a mapping of its own, and a process may have only so many. */
-            void *zero = mmap((void *)slot->start, end - slot->start, PROT_READ | PROT_WRITE,
+            void *zero = mmap((void *)start, end - start, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
             __atomic_store_n(slot->flag, 1, __ATOMIC_RELEASE);
             errno = error;
@@ -65,7 +68,7 @@ static struct fault_slot *faults_watch(void *start, size_t size, uint32_t *flag)
         __atomic_store_n(&fault_slots, slot, __ATOMIC_RELEASE);
     }
     slot->flag = flag;
-    slot->start = (uintptr_t)start;
+    __atomic_store_n(&slot->start, (uintptr_t)start, __ATOMIC_RELEASE);
     __atomic_store_n(&slot->end, (uintptr_t)start + size, __ATOMIC_RELEASE);
     return slot;
 }

@@ -10,7 +10,10 @@ from .mutex cimport lock, unlock
 
 
 cdef enum:
-    SEARCH_STEPS = 64    # waits that a search for a deadlock looks at
+    # What a search for a deadlock looks at, while the table is locked:
+    SEARCH_WAITS = 64
+    SEARCH_OWNERS = 16384
+    SEARCH_RIVALS = 256     # owners in the way, for each of which it goes through all waits
 
 
 cdef inline LockOwner **bucket_of(LockTable *table, uint64_t nodeid) noexcept nogil:
@@ -222,24 +225,31 @@ cdef bint add_waits_of(LockTable *table, uint64_t owner, uint64_t of, LockWait *
 cdef bint would_deadlock(LockTable *table, LockWait *wait) noexcept nogil:
     """Whether those that the wait is for wait themselves, in the end, for its owner. The table is locked.
 
-    As far as the guest's own owners go: who else has a lock, the host does not tell.
+    As far as the guest's own owners go: who else has a lock, the host does not tell. Where there is too much to look
+    at, the wait begins.
     """
     cdef LockWait *at = wait
     cdef LockWait *last = wait
     cdef LockOwner *other
-    cdef int steps = 0
+    cdef int waits = 0
+    cdef int owners = 0
+    cdef int rivals = 0
     table.searches += 1
     wait.searched = table.searches
     wait.search_next = NULL
-    while at != NULL and steps < SEARCH_STEPS:
+    while at != NULL and waits < SEARCH_WAITS:
         other = bucket_of(table, at.nodeid)[0]
         while other != NULL:
-            if is_in_the_way(other, at.nodeid, at.owner, at.start, at.end, at.kind) and \
-                    add_waits_of(table, other.owner, wait.owner, &last):
-                return True
+            owners += 1
+            if owners > SEARCH_OWNERS or rivals == SEARCH_RIVALS:
+                return False
+            if is_in_the_way(other, at.nodeid, at.owner, at.start, at.end, at.kind):
+                rivals += 1
+                if add_waits_of(table, other.owner, wait.owner, &last):
+                    return True
             other = other.next
         at = at.search_next
-        steps += 1
+        waits += 1
     return False
 
 

@@ -5,10 +5,15 @@ from libc.stdint cimport uint32_t
 from .linux cimport EOPNOTSUPP, EPERM, ERANGE, memcpy, strcmp, strlen, strncmp
 
 
+cdef inline bint keeps_ownership(const XattrNames *names, const char *name) noexcept nogil:
+    """Whether the host's attribute of this name is none of the guest's, by whatever name."""
+    return names.hide_override and strcmp(name, OVERRIDE_XATTR) == 0
+
+
 cdef bint blocked(const XattrNames *names, const char *name) noexcept nogil:
     if names.hide_acls and strncmp(name, "system.posix_acl_", 17) == 0:
         return True
-    return names.hide_override and strcmp(name, OVERRIDE_XATTR) == 0
+    return keeps_ownership(names, name)
 
 
 cdef int xattr_to_host(const XattrNames *names, const char *name, char *out) noexcept nogil:
@@ -38,13 +43,15 @@ cdef int xattr_to_host(const XattrNames *names, const char *name, char *out) noe
     if before + size > XATTR_NAME_MAX:
         return -ERANGE
     memcpy(out + before, name, size + 1)
-    return 0
+    return -EOPNOTSUPP if keeps_ownership(names, out) else 0
 
 
 cdef const char *xattr_to_guest(const XattrNames *names, const char *name) noexcept nogil:
     """The guest's name for one that the host has, a part of the same string; NULL: it is not shown."""
     cdef const XattrRule *rule
     cdef uint32_t i
+    if keeps_ownership(names, name):
+        return NULL
     for i in range(names.count):
         rule = names.rules + i
         if not rule.server or strncmp(name, rule.prepend, rule.prepend_size) != 0:

@@ -249,6 +249,15 @@ def reply_room_past_32_bits(bench: Bench, _: random.Random) -> Outcome:
                           reply=out.addr)
 
 
+@entry(KIND, BAD_CHAIN)
+def more_bytes_than_pages_can_have(bench: Bench, _: random.Random) -> Outcome:
+    """Writable descriptors that name the same memory again and again, 512 MiB in all."""
+    region, out = bench.memory.regions[1], reply(bench)
+    count = (512 << 20) // region.size
+    return bench.indirect(request(bench), out, *(Desc(region.guest_addr, region.size, WRITE) for _ in range(count)),
+                          reply=out.addr)
+
+
 # Indirect tables
 
 def bad_table(bench: Bench, address: int | None, length: int | None, flags: int = INDIRECT) -> Outcome:

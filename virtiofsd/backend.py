@@ -282,7 +282,9 @@ class Backend:
             raise ProtocolError("it comes with one socket")
         self.back_channel.open(message.take_fd())
         for vring in self.vrings:
-            if vring.started:
+            if vring.started and not vring.has_call:
+                if not self._inband:
+                    vring.set_call(-1)  # nor by the old one, which nobody looks after any more
                 self._find_call(vring)
 
     def _kind(self, fd: int) -> str:

@@ -421,6 +421,28 @@ def test_calls_of_a_ring_that_is_over_are_not_tried_for_ever(daemon: Daemon, inb
     full.close()
 
 
+def test_a_channel_that_is_replaced_is_full_no_more(daemon: Daemon, inband: VirtioFs) -> None:
+    """Also where calls in it are not agreed on any more, so that its rings have no other way to call."""
+    daemon.expected = ["vring 2: a request came back empty"]
+    fuse = FuseClient(inband)
+    fuse.init(queue=2)
+    fill_channel(fuse)
+    with eventfds() as fds:
+        inband.connection.set_vring_kick(2, fds[0], ack=True)
+        inband.connection.set_protocol_features(inband.connection.protocol_features & ~INBAND)
+        full = inband.channel
+        inband.offer_channel()
+        inband.queues[2].add([(1 << 50, 64, False)])     # what the control plane hears of
+        inband.queues[2].publish()
+        os.eventfd_write(fds[0], 1)
+    wait_for_line(daemon, daemon.expected[0])
+    before = daemon.cpu_seconds()
+    time.sleep(0.5)
+    assert daemon.cpu_seconds() - before < 0.2
+    assert full
+    full.close()
+
+
 def test_a_channel_full_of_calls_loses_none_of_another_ring(inband: VirtioFs) -> None:
     fuse = FuseClient(inband)
     fuse.init(queue=2)

@@ -290,6 +290,26 @@ def test_a_wait_that_would_never_end_is_refused(guest: Guest, file: tuple[int, i
     guest.daemon.wait_for(lock_waits=0)
 
 
+@pytest.mark.parametrize("readers, found", [(200, True), (300, False)])
+def test_the_search_for_a_deadlock_has_an_end(guest: Guest, file: tuple[int, int], readers: int, found: bool) -> None:
+    """It is made while all locks stand still. What it has not found in so many owners waits, as where the host sees to
+    it alone.
+    """
+    fuse = guest.fuse
+    fuse.setlk(*file, ONE, WRITE, 1, 1)
+    for number in range(readers):
+        fuse.setlk(*file, OTHER + number, READ, 0, 0)
+    tickets = [waiting(fuse, file, OTHER, WRITE, 1, 1)]
+    guest.daemon.wait_for(lock_waits=1)
+    tickets.append(waiting(fuse, file, ONE, WRITE, 0, 0))
+    if found:
+        assert error_of(fuse.complete(tickets.pop())) == errno.errorcode[errno.EDEADLK]
+    else:
+        guest.daemon.wait_for(lock_waits=2)
+    guest.fuse.init()
+    ended(guest, tickets)
+
+
 def test_two_readers_that_both_want_to_write_do_not_wait_for_each_other(guest: Guest, file: tuple[int, int]) -> None:
     fuse = guest.fuse
     fuse.setlk(*file, ONE, READ)

@@ -1,9 +1,13 @@
 """Fake root: what guests see of owners, modes and device nodes, and what the host has of them."""
 
+import errno
 import os
 import stat
 
+import pytest
+
 from frontend import fuse_abi as abi
+from frontend.fuse import FuseError
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT
 
@@ -45,6 +49,21 @@ def test_the_note_is_not_shown(connect: Connect) -> None:
     entry, _ = guest.fuse.create(ROOT, "file", 0o644)
     assert NOTE.encode() in [name.encode() for name in os.listxattr(guest.share / "file")]
     assert guest.fuse.listxattr(entry.nodeid) == []
+
+
+def test_no_name_of_the_guests_is_mapped_to_the_note(connect: Connect) -> None:
+    """Whoever may write to a file may set an attribute of a name that the guest's kernel does not know."""
+    guest = connect("--override-stat", "--xattrmap", ":map::user.:")
+    entry, _ = guest.fuse.create(ROOT, "file", 0o755, uid=1000, gid=1000)
+    with pytest.raises(FuseError) as raised:
+        guest.fuse.setxattr(entry.nodeid, "containers.override_stat", b"0:0:4755:file", uid=1000, gid=1000)
+    assert raised.value.errno == errno.EOPNOTSUPP
+    with pytest.raises(FuseError):
+        guest.fuse.removexattr(entry.nodeid, "containers.override_stat")
+    attr = guest.fuse.getattr(entry.nodeid)
+    assert (attr.attr_uid, attr.attr_mode) == (1000, stat.S_IFREG | 0o755)
+    guest.fuse.setxattr(entry.nodeid, "other", b"value")
+    assert guest.fuse.listxattr(entry.nodeid) == [b"other"]
 
 
 def test_the_umask_counts_on_the_host_too(connect: Connect) -> None:
