@@ -17,13 +17,13 @@ from .fuse_abi cimport (
 from .handles cimport Handle, handle_acquire, handle_close, handle_new, handle_publish, handle_release
 from .inode_cache cimport inode_fd, inode_outlive, inode_reach_by
 from .inode_eviction cimport make_room, open_counted
-from .inode_lifetime cimport inode_acquire, inode_release
+from .inode_lifetime cimport inode_acquire, inode_release, inodes_await_closing
 from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .kept cimport kept_take
 from .linux cimport (
-    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EIO, EISDIR, ENOMEM, ENOSYS, ENXIO, EOPNOTSUPP,
-    EPERM, EROFS, ESTALE, IOV_MAX, OWNER_LOCAL, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME, O_RDONLY,
-    O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec,
+    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EDQUOT, EFBIG, EINVAL, EIO, EISDIR, ENOMEM, ENOSPC, ENOSYS, ENXIO,
+    EOPNOTSUPP, EPERM, EROFS, ESTALE, IOV_MAX, OWNER_LOCAL, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME,
+    O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec,
     linux_statx, memset, sys_appends, sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock,
     sys_fsync, sys_lseek, sys_preadv, sys_preadv2, sys_pwritev, sys_statx)
 from .lock_owners cimport cancel_handle, owner_drop, owners_drop_handle
@@ -216,7 +216,14 @@ cdef uint64_t bytes_of(const iovec *iov, uint32_t count) noexcept nogil:
     return size
 
 
-cdef int64_t transfer(int fd, iovec *iov, uint32_t count, uint64_t size, uint64_t offset,
+cdef bint may_have_room(Context *ctx, int64_t result) noexcept nogil:
+    """Whether a call that found the disk full is worth another try: what the guest has just removed takes its space
+    until its descriptor is closed.
+    """
+    return (result == -ENOSPC or result == -EDQUOT) and inodes_await_closing(&ctx.share.inodes)
+
+
+cdef int64_t transfer(Context *ctx, int fd, iovec *iov, uint32_t count, uint64_t size, uint64_t offset,
                       Direction direction) noexcept nogil:
     """Reads or writes `size` bytes by as many calls as it takes. The bytes done, at least one if any; or -errno.
 
@@ -238,6 +245,8 @@ cdef int64_t transfer(int fd, iovec *iov, uint32_t count, uint64_t size, uint64_
             asked = bytes_of(iov, here)
         if writing:
             moved = sys_pwritev(fd, iov, <int> here, <int64_t> (offset + done))
+            if moved < 0 and may_have_room(ctx, moved):
+                moved = sys_pwritev(fd, iov, <int> here, <int64_t> (offset + done))
         else:
             moved = sys_preadv(fd, iov, <int> here, <int64_t> (offset + done))
         if moved < 0:
@@ -271,7 +280,7 @@ cdef int64_t read_cached(Context *ctx, Request *request, Handle *handle, uint64_
         return got
     if got == -EOPNOTSUPP:
         mount.no_nowait = 1   # a file system in memory, or an old one: it is read at once
-        return transfer(handle.fd, chain.iov + chain.write_first, count, size, offset, READING)
+        return transfer(ctx, handle.fd, chain.iov + chain.write_first, count, size, offset, READING)
     if got >= 0 and count <= IOV_MAX and sys_statx(
             handle.fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &stat) == 0 and \
             offset + <uint64_t> got >= stat.stx_size:
@@ -302,7 +311,7 @@ cdef int64_t transfer_buffered(Context *ctx, Request *request, iovec *iov, uint3
     inode_release(&ctx.share.inodes, inode)
     if fd < 0:
         return fd
-    moved = transfer(fd, iov, count, size, offset, direction)
+    moved = transfer(ctx, fd, iov, count, size, offset, direction)
     sys_close(fd)
     return moved
 
@@ -327,7 +336,7 @@ cdef int op_read(Context *ctx, Request *request) noexcept nogil:
             ctx, request, request.chain.iov + request.chain.write_first,
             request.chain.write_end - request.chain.write_first, size, offset, READING)
     elif ctx.may_sleep or ctx.share.inodes.mounts[handle.mount].no_nowait:
-        got = transfer(handle.fd, request.chain.iov + request.chain.write_first,
+        got = transfer(ctx, handle.fd, request.chain.iov + request.chain.write_first,
                        request.chain.write_end - request.chain.write_first, size, offset, READING)
     else:
         got = read_cached(ctx, request, handle, size, offset)
@@ -378,7 +387,7 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     if wants_no_direct(ctx, handle, args.flags, direction == WRITING_CACHE):
         written = transfer_buffered(ctx, request, iov, count, args.size - there, args.offset + there, direction)
     else:
-        written = transfer(handle.fd, iov, count, args.size - there, args.offset + there, direction)
+        written = transfer(ctx, handle.fd, iov, count, args.size - there, args.offset + there, direction)
     if joined:
         leave_group(ctx)
     if written != 0:    # one that has failed may have got somewhere before
@@ -501,6 +510,8 @@ cdef int op_fallocate(Context *ctx, Request *request) noexcept nogil:
     keep_suid_as_caller(ctx, request)
     joined = join_group(ctx, handle.fd)
     error = sys_fallocate(handle.fd, <int> args.mode, <int64_t> args.offset, <int64_t> args.length)
+    if may_have_room(ctx, error):
+        error = sys_fallocate(handle.fd, <int> args.mode, <int64_t> args.offset, <int64_t> args.length)
     if joined:
         leave_group(ctx)
     if error == 0:
@@ -526,8 +537,10 @@ cdef int64_t copy_range(Context *ctx, Request *request, uint64_t most) noexcept 
     if source != NULL and target != NULL:
         keep_suid_as_caller(ctx, request)
         joined = join_group(ctx, target.fd)
-        copied = sys_copy_file_range(source.fd, &source_offset, target.fd, &target_offset,
-                                     args.len if args.len < most else most, 0)
+        most = args.len if args.len < most else most
+        copied = sys_copy_file_range(source.fd, &source_offset, target.fd, &target_offset, most, 0)
+        if may_have_room(ctx, copied):
+            copied = sys_copy_file_range(source.fd, &source_offset, target.fd, &target_offset, most, 0)
         if joined:
             leave_group(ctx)
         if copied != 0:     # as of a WRITE

@@ -18,3 +18,4 @@ cdef bint inode_lose(InodeTable *table, Shard *shard, Inode *inode) noexcept nog
 cdef void inode_gone(InodeTable *table, Inode *inode) noexcept nogil
 cdef bint inodes_close_few(InodeTable *table) noexcept nogil
 cdef void inodes_close_pending(InodeTable *table) noexcept nogil
+cdef bint inodes_await_closing(InodeTable *table) noexcept nogil

@@ -25,6 +25,7 @@ cdef enum:
     QUICK_US = 3         # as long as one takes no longer than that
     LEARNING = 8         # the part that one time has of what is usual
     YIELDS = 64
+    CLOSING_LOOKS = 1000
 
 cdef int64_t PAUSE_NS = 1000000
 
@@ -304,3 +305,18 @@ cdef void inodes_close_pending(InodeTable *table) noexcept nogil:
     fetch_add32(&table.closing, 1)
     close_list(table, AT_ONCE)
     fetch_sub32(&table.closing, 1)
+
+
+cdef bint inodes_await_closing(InodeTable *table) noexcept nogil:
+    """Waits until what the guest has forgotten is closed, which may make room on a disk that is full; not for ever.
+    False: there was nothing to wait for.
+    """
+    cdef uint32_t pause = 0
+    cdef int _look
+    if not load_relaxed32(&table.to_close_count):
+        return False
+    for _look in range(CLOSING_LOOKS):
+        sys_futex_wait(&pause, 0, PAUSE_NS)
+        if not load_relaxed32(&table.to_close_count):
+            break
+    return True

@@ -11,6 +11,7 @@ cdef extern from "linux.h" nogil:
         EBADF
         EDEADLK
         EEXIST
+        EDQUOT
         EFBIG
         EINTR
         EINVAL
@@ -22,6 +23,7 @@ cdef extern from "linux.h" nogil:
         ENOENT
         ENOLCK
         ENOMEM
+        ENOSPC
         ENOSYS
         ENOTDIR
         ENOTSOCK

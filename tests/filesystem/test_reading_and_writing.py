@@ -1,5 +1,6 @@
 """What is done with open files: READ, WRITE and the others. Handles themselves: test_handles.py."""
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -592,6 +593,22 @@ def test_a_write_that_fills_the_disk_says_how_much_it_wrote(connect: Connect, mo
     assert (guest.share / "file").read_bytes() == bytes(100) + content[:done]
     fuse.setattr(entry.nodeid, size=0)
     assert fuse.write(entry.nodeid, handle.fh, 0, b"data") == 4
+
+
+@needs_root
+def test_what_the_guest_has_just_forgotten_makes_room_for_what_it_writes(connect: Connect, mounts: Mounts) -> None:
+    """Its space is free once its descriptor is closed, which comes after the FORGET and may take a while."""
+    guest = connect(share=mounts.tmpfs(options="size=256m"), memory_mib=64, queue_size=1024)
+    piece = b"n" * (1 << 20)
+    entry, handle = guest.fuse.create(ROOT, "new", 0o600)
+    for number in range(3):
+        with (guest.share / "big").open("wb") as big, contextlib.suppress(OSError):
+            while True:
+                big.write(piece)
+        node = guest.fuse.lookup(ROOT, "big").nodeid
+        guest.fuse.unlink(ROOT, "big")
+        guest.fuse.forget(node)
+        assert guest.fuse.write(entry.nodeid, handle.fh, number << 20, piece) == 1 << 20
 
 
 @needs_root
