@@ -229,6 +229,8 @@ def measure_variant(row: Row, variant: Variant, sessions: Sequence[Session], str
         finally:
             place.close()
 
+    for stream in streams.values():
+        stream.renew()
     for number in range(rounds):
         turn: list[Session | None] = [*sessions]
         if with_host and row.host:

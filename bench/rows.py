@@ -60,8 +60,8 @@ def nothing() -> None:
 
 
 class Stream(NamedTuple):
-    """What a generator sends, in cycles; `units` are counted for each cycle. `check` looks at what came of it all:
-    where `whole`, once every operation has been sent.
+    """What a generator sends, in cycles; `units` are counted for each cycle. `renew` is called before each variant, and
+    `check` looks at what came of it all: where `whole`, once every operation has been sent.
     """
 
     ops: Sequence[Op]
@@ -70,6 +70,7 @@ class Stream(NamedTuple):
     queue: int = REQUEST
     check: Callable[[], None] = nothing
     whole: bool = False
+    renew: Callable[[], None] = nothing
 
 
 class HostProgram(NamedTuple):
@@ -207,9 +208,9 @@ def opened(session: Session, path: pathlib.Path, flags: int) -> tuple[int, int, 
 
 def reading(size: int, shuffle: bool = False) -> Callable[[Session], Stream]:
     def prepare(session: Session) -> Stream:
-        warm_up(session.share / "data", writing=False)
-        node, fh, length = opened(session, session.share / "data", os.O_RDONLY)
-        return Stream(reads(node, fh, size, length, shuffle))
+        path = session.share / "data"
+        node, fh, length = opened(session, path, os.O_RDONLY)
+        return Stream(reads(node, fh, size, length, shuffle), renew=lambda: warm_up(path, writing=False))
 
     return prepare
 
@@ -217,8 +218,6 @@ def reading(size: int, shuffle: bool = False) -> Callable[[Session], Stream]:
 def writing(size: int, shuffle: bool = False) -> Callable[[Session], Stream]:
     def prepare(session: Session) -> Stream:
         path = session.own / "data"
-        for each in (path, session.share / HOST / "data"):
-            warm_up(each, writing=True)
         node, fh, length = opened(session, path, os.O_RDWR)
 
         def check() -> None:
@@ -226,7 +225,11 @@ def writing(size: int, shuffle: bool = False) -> Callable[[Session], Stream]:
             if wrong:
                 raise WrongError(f"{wrong} words of {path.name} are not what was written")
 
-        return Stream(writes(node, fh, size, length, shuffle), check=check, whole=True)
+        def renew() -> None:
+            for each in (path, session.share / HOST / "data"):
+                warm_up(each, writing=True)
+
+        return Stream(writes(node, fh, size, length, shuffle), check=check, whole=True, renew=renew)
 
     return prepare
 
