@@ -9,7 +9,7 @@ from .fuse_abi cimport (
 from .inode_cache cimport Borrowed, inode_borrow, inode_give_back
 from .linux cimport (
     E2BIG, EINVAL, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, XATTR_CREATE, XATTR_REPLACE, decimal, memmove, strlen,
-    strncmp, sys_getxattr, sys_listxattr, sys_removexattr, sys_setxattr)
+    sys_getxattr, sys_listxattr, sys_removexattr, sys_setxattr)
 from .request cimport Request, next_bytes, next_name, reply
 from .share cimport Context
 from .xattr_names cimport XATTR_NAME_MAX, xattr_to_guest, xattr_to_host
@@ -124,13 +124,14 @@ cdef int op_listxattr(Context *ctx, Request *request) noexcept nogil:
     size = sys_listxattr(decimal(path, borrowed.fd), <char *> ctx.scratch, VALUE_MAX)
     inode_give_back(&ctx.share.inodes, &borrowed)
     if size > 0:
-        size = names_for_guest(ctx, <char *> ctx.scratch, size, request.header.uid == 0)
+        size = names_for_guest(ctx, <char *> ctx.scratch, size)
     return reply_sized(ctx, request, size, args.size)
 
 
-cdef int64_t names_for_guest(Context *ctx, char *names, int64_t size, bint root) noexcept nogil:
-    """Leaves of a list of names those that the guest may see, as it knows them; `trusted.*` is for root, which a local
-    file system sees to, and the guest's FUSE does not. Bytes.
+cdef int64_t names_for_guest(Context *ctx, char *names, int64_t size) noexcept nogil:
+    """Leaves of a list of names those that the guest may see, as it knows them. Bytes.
+
+    `trusted.*` too: a local file system shows it to root alone, but who asks, newer guests do not say.
     """
     cdef int64_t at = 0
     cdef int64_t kept = 0
@@ -140,7 +141,7 @@ cdef int64_t names_for_guest(Context *ctx, char *names, int64_t size, bint root)
         name = names + at
         at += strlen(name) + 1
         name = xattr_to_guest(&ctx.share.xattrs, name)
-        if name != NULL and (root or strncmp(name, "trusted.", 8) != 0):
+        if name != NULL:
             length = strlen(name) + 1
             memmove(names + kept, name, length)
             kept += length

@@ -62,15 +62,6 @@ def test_what_the_host_sets_is_seen(fuse: FuseClient, share: pathlib.Path, node:
     assert fuse.getxattr(node, "user.number 7") == b"7"
 
 
-@needs_root
-def test_names_that_are_roots_are_listed_for_root_alone(fuse: FuseClient, share: pathlib.Path, node: int) -> None:
-    path = path_of(fuse, share, node)
-    for name in ("trusted.one", "user.one"):
-        os.setxattr(path, name, b"value")
-    assert user_names(fuse.listxattr(node)) == [b"trusted.one", b"user.one"]
-    assert user_names(fuse.listxattr(node, uid=1000)) == [b"user.one"]
-
-
 def test_what_is_not_there_is_no_data(fuse: FuseClient, node: int) -> None:
     for run in (lambda: fuse.getxattr(node, "user.missing"), lambda: fuse.getxattr_size(node, "user.missing"),
                 lambda: fuse.removexattr(node, "user.missing"),
