@@ -212,25 +212,23 @@ CASES = (
 
 
 @contextlib.contextmanager
-def stopped_when(over: Callable[[], bool] | None, main: Generator) -> Iterator[None]:
+def stopped_when(over: Callable[[], bool], main: Generator) -> Iterator[None]:
     """Has a thread stop the stream when something is over."""
     ended = threading.Event()
 
     def watch() -> None:
-        while over and not over():
+        while not over():
             if ended.wait(LOOK_SECONDS):
                 return
         main.stop()
 
     watcher = threading.Thread(target=watch)
-    if over:
-        watcher.start()
+    watcher.start()
     try:
         yield
     finally:
         ended.set()
-        if over:
-            watcher.join()
+        watcher.join()
 
 
 def beside(main: Generator, session: Session, neighbour: Neighbour) -> tuple[Result, float]:
@@ -239,7 +237,7 @@ def beside(main: Generator, session: Session, neighbour: Neighbour) -> tuple[Res
     timer = threading.Timer(HELD_SECONDS, neighbour.release) if neighbour.release else None
     if timer:
         timer.start()
-    with stopped_when(neighbour.over, main):
+    with stopped_when(neighbour.over, main) if neighbour.over else contextlib.nullcontext():
         try:
             result, others = run_in_one_thread([main, other], counts=[0, len(neighbour.ops)],
                                                linger=CLOSING_SECONDS if neighbour.over else 0.0, timeout=TIMEOUT)

@@ -38,7 +38,6 @@ from frontend.operations import (
     open_release_cycle,
     reads,
     request,
-    set_mode_op,
     setattr_op,
     write_op,
     writes,
@@ -187,7 +186,7 @@ def host_opens(place: Place) -> HostProgram:
 
 def setattrs(session: Session) -> Stream:
     nodes = [node for _, node, _ in known(session, f"{session.own.name}/known")]
-    return Stream([set_mode_op(node, 0o100000 | mode) for mode in (0o600, 0o644)
+    return Stream([setattr_op(node, abi.FATTR_MODE, mode=0o100000 | mode) for mode in (0o600, 0o644)
                    for node in nodes])
 
 

@@ -126,15 +126,11 @@ def getattr_op(nodeid: int, ino: int | None = None) -> Op:
 
 
 def setattr_op(nodeid: int, valid: int, **values: int) -> Op:
-    """Sets the fields of setattr_in that FATTR bits in `valid` name."""
-    return Op(request(Opcode.SETATTR, nodeid, abi.SETATTR_IN.pack(valid=valid, **values)), out_args=abi.ATTR_OUT.size)
-
-
-def set_mode_op(nodeid: int, mode: int) -> Op:
-    """Sets the mode of a file with one name, and checks what is answered."""
-    links = 1 << 32     # the word that mode and number of links are in
-    return Op(request(Opcode.SETATTR, nodeid, abi.SETATTR_IN.pack(valid=abi.FATTR_MODE, mode=mode)),
-              out_args=abi.ATTR_OUT.size, check=CHECK_WORD, check_at=76, check_value=mode | links)
+    """Sets the fields of setattr_in that FATTR bits in `valid` name. A mode, of a file with one name, is checked."""
+    links = 1 << 32     # in the word that begins with the mode
+    return Op(request(Opcode.SETATTR, nodeid, abi.SETATTR_IN.pack(valid=valid, **values)), out_args=abi.ATTR_OUT.size,
+              check=CHECK_WORD if valid & abi.FATTR_MODE else NO_CHECK, check_at=76,
+              check_value=values.get("mode", 0) | links)
 
 
 def lookup_op(parent: int, child: str, ino: int | None = None, missing: bool = False) -> Op:
