@@ -229,8 +229,9 @@ def measure_variant(row: Row, variant: Variant, sessions: Sequence[Session], str
         finally:
             place.close()
 
-    for stream in streams.values():
-        stream.renew()
+    if row.renew:
+        for folder in (*(session.own for session in sessions), *([share / HOST] if with_host else [])):
+            row.renew(folder)
     for number in range(rounds):
         turn: list[Session | None] = [*sessions]
         if with_host and row.host:

@@ -59,8 +59,8 @@ def nothing() -> None:
 
 
 class Stream(NamedTuple):
-    """What a generator sends, in cycles; `units` are counted for each cycle. `renew` is called before each variant, and
-    `check` looks at what came of it all: where `whole`, once every operation has been sent.
+    """What a generator sends, in cycles; `units` are counted for each cycle. `check` looks at what came of it all:
+    where `whole`, once every operation has been sent.
     """
 
     ops: Sequence[Op]
@@ -69,7 +69,6 @@ class Stream(NamedTuple):
     queue: int = REQUEST
     check: Callable[[], None] = nothing
     whole: bool = False
-    renew: Callable[[], None] = nothing
 
 
 class HostProgram(NamedTuple):
@@ -97,7 +96,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Row:
-    """`unit` is what rate and CPU time are for, where that is not one request."""
+    """`unit` is what rate and CPU time are for, where that is not one request. `renew` is called before each variant
+    with the folder of each who takes part.
+    """
 
     name: str
     title: str
@@ -105,6 +106,7 @@ class Row:
     host: Callable[[Place], HostProgram] | None = None
     unit: str = "request"
     fresh: bool = False
+    renew: Callable[[pathlib.Path], None] | None = None
 
 
 # Attributes and names
@@ -207,9 +209,8 @@ def opened(session: Session, path: pathlib.Path, flags: int) -> tuple[int, int, 
 
 def reading(size: int, shuffle: bool = False) -> Callable[[Session], Stream]:
     def prepare(session: Session) -> Stream:
-        path = session.share / "data"
-        node, fh, length = opened(session, path, os.O_RDONLY)
-        return Stream(reads(node, fh, size, length, shuffle), renew=lambda: warm_up(path, writing=False))
+        node, fh, length = opened(session, session.share / "data", os.O_RDONLY)
+        return Stream(reads(node, fh, size, length, shuffle))
 
     return prepare
 
@@ -224,11 +225,7 @@ def writing(size: int, shuffle: bool = False) -> Callable[[Session], Stream]:
             if wrong:
                 raise WrongError(f"{wrong} words of {path.name} are not what was written")
 
-        def renew() -> None:
-            for each in (path, session.share / HOST / "data"):
-                warm_up(each, writing=True)
-
-        return Stream(writes(node, fh, size, length, shuffle), check=check, whole=True, renew=renew)
+        return Stream(writes(node, fh, size, length, shuffle), check=check, whole=True)
 
     return prepare
 
@@ -455,9 +452,10 @@ def every_row() -> Iterator[Row]:
         label = "1m" if size == MIB else f"{size // KIB}k"
         order = "random" if shuffle else "sequential"
         yield Row(f"read-{label}", f"READ {label}, {order}", reading(size, shuffle),
-                  host_data(Kind.READ, size, shuffle))
+                  host_data(Kind.READ, size, shuffle),
+                  renew=lambda own: warm_up(own.parent / "data", writing=False))
         yield Row(f"write-{label}", f"WRITE {label}, {order}", writing(size, shuffle),
-                  host_data(Kind.WRITE, size, shuffle))
+                  host_data(Kind.WRITE, size, shuffle), renew=lambda own: warm_up(own / "data", writing=True))
     yield Row("readdir", "READDIR of 1,000 names", listing(False), host_listing(False), "listing")
     yield Row("readdirplus", "READDIRPLUS of 1,000 names", listing(True), host_listing(True), "listing")
     yield Row("create", "CREATE, WRITE 4k, RELEASE, UNLINK, FORGET", created, host_created, "file")
