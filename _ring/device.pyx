@@ -24,7 +24,7 @@ from .linux cimport (
     CAP_SETGID, CAP_SETUID, EINVAL, EMFILE, ENOMEM, EOPNOTSUPP, calloc, free, memset, realloc, sys_capget, sys_close,
     sys_drain, sys_dup, sys_dup3, sys_eventfd, sys_getegid, sys_geteuid, sys_nonblocking, sys_writable,
     sys_write_briefly)
-from .lock_owners cimport cancel_again, cancel_all, cancel_queue, owners_drop_all
+from .lock_owners cimport cancel_all, cancel_queue, owners_drop_all
 from .memory cimport MemoryMap, Region, map_create, map_free, map_user, region_map, region_unmap
 from .mutex cimport lock, unlock
 from .operations cimport Operation, operation_of
@@ -549,7 +549,6 @@ cdef class Device:
         self.queue_at(index)
         with nogil:
             cancel_queue(&self.engine.share.locks, index)
-            cancel_again(&self.engine.share.locks)
 
     def stop(self) -> None:
         """Asks every thread to end; each does after the request that it is at, the pool after all that it was given."""

@@ -88,7 +88,7 @@ cdef uint32_t add_entry(Context *ctx, Inode *directory, Handle *handle, const li
         fill_dirent(ctx, host, name_size, ino, &record.dirent)
     else:
         fill_dirent(ctx, host, name_size, ino, <fuse_dirent *> out)
-    (<uint64_t *> (out + size))[-1] = 0     # the padding
+    (<uint64_t *> (out + size - sizeof(uint64_t)))[0] = 0     # the padding
     memcpy(out + (sizeof(fuse_direntplus) if plus else sizeof(fuse_dirent)), name, name_size)
     return size
 

@@ -37,8 +37,9 @@ cdef struct LockWait:
     const uint32_t *over  # a word of what it hangs on, a LockOwner or a Handle: not 0 once that has ended
     uint32_t queue
     int32_t fd
-    int32_t tid          # 0: the thread has not come to it yet
+    uint32_t tid         # 0: the thread has not come to it yet, or is through with it
     uint32_t cancelled
+    int64_t signalled_at
     uint32_t searched    # the search for a deadlock that was here last
     LockWait *search_next
     uint64_t start       # of a POSIX lock
@@ -78,7 +79,7 @@ cdef void owner_drop(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept
 cdef void owners_drop_handle(LockTable *table, uint64_t nodeid, uint64_t fh) noexcept nogil
 cdef void owners_drop_all(LockTable *table) noexcept nogil
 cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil
-cdef bint wait_begins(LockTable *table, LockWait *wait, int tid) noexcept nogil
+cdef bint wait_begins(LockTable *table, LockWait *wait, uint32_t tid) noexcept nogil
 cdef void wait_leave(LockTable *table, LockWait *wait) noexcept nogil
 cdef void cancel_request(LockTable *table, uint64_t unique) noexcept nogil
 cdef void cancel_owner(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil

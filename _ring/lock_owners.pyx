@@ -1,10 +1,10 @@
 """The table of lock owners, and the list of requests that wait for a lock, by which they are cancelled."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from .atomics cimport fetch_add32, fetch_sub32, load_acquire32, load_relaxed32
+from .atomics cimport fetch_add32, fetch_sub32, load_acquire32, load_relaxed32, store_release32
 from .descriptors cimport descriptors_close
-from .linux cimport EDEADLK, EINTR, ENOLCK, calloc, free, memset, mix64, sys_close, sys_interrupt
+from .linux cimport EDEADLK, EINTR, ENOLCK, calloc, clock_ns, free, memset, mix64, sys_close, sys_interrupt
 from .lock_ranges cimport LockRange, ranges_adds, ranges_change, ranges_conflict, ranges_free, ranges_spare
 from .mutex cimport lock, unlock
 
@@ -14,6 +14,7 @@ cdef enum:
     SEARCH_WAITS = 64
     SEARCH_OWNERS = 16384
     SEARCH_RIVALS = 256     # owners in the way, for each of which it goes through all waits
+    SIGNAL_AGAIN = 5000000  # ns after which a thread that has been signalled must have lost it
 
 
 cdef inline LockOwner **bucket_of(LockTable *table, uint64_t nodeid) noexcept nogil:
@@ -270,6 +271,7 @@ cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
         table.waits += 1
         wait.tid = 0
         wait.cancelled = 0
+        wait.signalled_at = 0
         wait.previous = NULL
         wait.next = table.first
         if wait.next != NULL:
@@ -277,12 +279,12 @@ cdef int wait_enter(LockTable *table, LockWait *wait) noexcept nogil:
         table.first = wait
         for i in range(EARLY):
             if wait.unique and table.early[i] == wait.unique:
-                cancel(table, wait)
+                cancel(table, wait, 0)
     unlock(&table.lock)
     return error
 
 
-cdef bint wait_begins(LockTable *table, LockWait *wait, int tid) noexcept nogil:
+cdef bint wait_begins(LockTable *table, LockWait *wait, uint32_t tid) noexcept nogil:
     """The thread is about to sleep. False: it was cancelled already."""
     cdef bint go
     lock(&table.lock)
@@ -293,6 +295,8 @@ cdef bint wait_begins(LockTable *table, LockWait *wait, int tid) noexcept nogil:
 
 
 cdef void wait_leave(LockTable *table, LockWait *wait) noexcept nogil:
+    # It may have to wait for those that cancel, and is not to be signalled any more.
+    store_release32(&wait.tid, 0)
     lock(&table.lock)
     if wait.previous != NULL:
         wait.previous.next = wait.next
@@ -306,13 +310,16 @@ cdef void wait_leave(LockTable *table, LockWait *wait) noexcept nogil:
     unlock(&table.lock)
 
 
-cdef void cancel(LockTable *table, LockWait *wait) noexcept nogil:
-    # The table is locked.
+cdef void cancel(LockTable *table, LockWait *wait, int64_t now) noexcept nogil:
+    # The table is locked, so that the thread is there while it is signalled. Each signal would be delivered: with very
+    # many waits, those who cancel them again would keep them from ending.
+    cdef uint32_t tid = load_relaxed32(&wait.tid)
     if not wait.cancelled:
         wait.cancelled = 1
         table.cancelling += 1
-    if wait.tid:
-        sys_interrupt(wait.tid)
+    if tid and now - wait.signalled_at >= SIGNAL_AGAIN:
+        wait.signalled_at = now
+        sys_interrupt(<int> tid)
 
 
 cdef void cancel_request(LockTable *table, uint64_t unique) noexcept nogil:
@@ -323,7 +330,7 @@ cdef void cancel_request(LockTable *table, uint64_t unique) noexcept nogil:
     while wait != NULL and wait.unique != unique:
         wait = wait.next
     if wait != NULL:
-        cancel(table, wait)
+        cancel(table, wait, clock_ns())
     else:
         table.early[table.next_early % EARLY] = unique
         table.next_early += 1
@@ -351,12 +358,13 @@ cdef bint is_one(const LockWait *wait, Those those, uint64_t which, uint64_t own
 cdef uint32_t cancel_those(LockTable *table, Those those, uint64_t which, uint64_t owner) noexcept nogil:
     """How many there are that were cancelled and have not ended."""
     cdef LockWait *wait
+    cdef int64_t now = clock_ns()
     cdef uint32_t left
     lock(&table.lock)
     wait = table.first
     while wait != NULL:
         if is_one(wait, those, which, owner):
-            cancel(table, wait)
+            cancel(table, wait, now)
         wait = wait.next
     left = table.cancelling
     unlock(&table.lock)
@@ -380,5 +388,5 @@ cdef void cancel_all(LockTable *table) noexcept nogil:
 
 
 cdef uint32_t cancel_again(LockTable *table) noexcept nogil:
-    """Signals every thread whose wait was cancelled once more. How many there are."""
+    """Signals every thread whose wait was cancelled a while ago once more. How many there are."""
     return cancel_those(table, CANCELLED, 0, 0)
