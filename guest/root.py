@@ -67,7 +67,8 @@ def debootstrap(*arguments: str | Path) -> None:
         raise fetch.FetchError("a Debian for guests is made by root, with the package debootstrap")
     log = fetch.cache() / "root.log"
     with log.open("w") as file:
-        done = subprocess.run(["debootstrap", *arguments], stdout=file, stderr=file, check=False)
+        # In a mount namespace: if it is killed, the /proc that it has mounted does not stay where something removes it.
+        done = subprocess.run(["unshare", "--mount", "debootstrap", *arguments], stdout=file, stderr=file, check=False)
     if done.returncode:
         tail = "\n".join(log.read_text().splitlines()[-20:])
         raise fetch.FetchError(f"debootstrap failed; the end of {log}:\n{tail}")
