@@ -17,12 +17,12 @@ from .fuse_abi cimport (
 from .handles cimport Handle, handle_acquire, handle_close, handle_new, handle_publish, handle_release
 from .inode_cache cimport inode_fd, inode_outlive, inode_reach_by
 from .inode_eviction cimport make_room, open_counted
-from .inode_lifetime cimport inode_acquire, inode_release, inodes_await_closing
+from .inode_lifetime cimport inode_acquire, inode_release, inodes_free_space
 from .inode_table cimport MOUNT_HANDLES, Inode, Mount
 from .kept cimport kept_take
 from .linux cimport (
-    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EDQUOT, EFBIG, EINVAL, EIO, EISDIR, ENOMEM, ENOSPC, ENOSYS, ENXIO,
-    EOPNOTSUPP, EPERM, EROFS, ESTALE, IOV_MAX, OWNER_LOCAL, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME,
+    AT_EMPTY_PATH, AT_STATX_DONT_SYNC, EAGAIN, EBADF, EFBIG, EINVAL, EIO, EISDIR, ENOMEM, ENOSYS, ENXIO, EOPNOTSUPP,
+    EPERM, EROFS, ESTALE, IOV_MAX, OWNER_LOCAL, LOCK_UN, O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_NOATIME,
     O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY, S_IFDIR, S_IFREG, SEEK_DATA, SEEK_HOLE, RWF_NOWAIT, STATX_SIZE, iovec,
     linux_statx, memset, sys_appends, sys_close, sys_copy_file_range, sys_dup, sys_fallocate, sys_fdatasync, sys_flock,
     sys_fsync, sys_lseek, sys_preadv, sys_preadv2, sys_pwritev, sys_statx)
@@ -216,13 +216,6 @@ cdef uint64_t bytes_of(const iovec *iov, uint32_t count) noexcept nogil:
     return size
 
 
-cdef bint may_have_room(Context *ctx, int64_t result) noexcept nogil:
-    """Whether a call that found the disk full is worth another try: what the guest has just removed takes its space
-    until its descriptor is closed.
-    """
-    return (result == -ENOSPC or result == -EDQUOT) and inodes_await_closing(&ctx.share.inodes)
-
-
 cdef int64_t transfer(Context *ctx, int fd, iovec *iov, uint32_t count, uint64_t size, uint64_t offset,
                       Direction direction) noexcept nogil:
     """Reads or writes `size` bytes by as many calls as it takes. The bytes done, at least one if any; or -errno.
@@ -245,7 +238,7 @@ cdef int64_t transfer(Context *ctx, int fd, iovec *iov, uint32_t count, uint64_t
             asked = bytes_of(iov, here)
         if writing:
             moved = sys_pwritev(fd, iov, <int> here, <int64_t> (offset + done))
-            if moved < 0 and may_have_room(ctx, moved):
+            if moved < 0 and inodes_free_space(&ctx.share.inodes, moved):
                 moved = sys_pwritev(fd, iov, <int> here, <int64_t> (offset + done))
         else:
             moved = sys_preadv(fd, iov, <int> here, <int64_t> (offset + done))
@@ -510,8 +503,6 @@ cdef int op_fallocate(Context *ctx, Request *request) noexcept nogil:
     keep_suid_as_caller(ctx, request)
     joined = join_group(ctx, handle.fd)
     error = sys_fallocate(handle.fd, <int> args.mode, <int64_t> args.offset, <int64_t> args.length)
-    if may_have_room(ctx, error):
-        error = sys_fallocate(handle.fd, <int> args.mode, <int64_t> args.offset, <int64_t> args.length)
     if joined:
         leave_group(ctx)
     if error == 0:
@@ -539,8 +530,6 @@ cdef int64_t copy_range(Context *ctx, Request *request, uint64_t most) noexcept 
         joined = join_group(ctx, target.fd)
         most = args.len if args.len < most else most
         copied = sys_copy_file_range(source.fd, &source_offset, target.fd, &target_offset, most, 0)
-        if may_have_room(ctx, copied):
-            copied = sys_copy_file_range(source.fd, &source_offset, target.fd, &target_offset, most, 0)
         if joined:
             leave_group(ctx)
         if copied != 0:     # as of a WRITE

@@ -1,6 +1,6 @@
 # Pins of inodes, and the list of those with a descriptor.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .inode_table cimport Inode, InodeTable, Shard
 
@@ -18,4 +18,4 @@ cdef bint inode_lose(InodeTable *table, Shard *shard, Inode *inode) noexcept nog
 cdef void inode_gone(InodeTable *table, Inode *inode) noexcept nogil
 cdef bint inodes_close_few(InodeTable *table) noexcept nogil
 cdef void inodes_close_pending(InodeTable *table) noexcept nogil
-cdef bint inodes_await_closing(InodeTable *table) noexcept nogil
+cdef bint inodes_free_space(InodeTable *table, int64_t result) noexcept nogil

@@ -13,7 +13,7 @@ from .inode_table cimport (
     Shard, at_slot, inode_nodeid, key_hash, shard_of)
 from .invariants cimport invariant
 from .kept cimport kept_forget, kept_has
-from .linux cimport sched_yield, sys_close, sys_close_range, sys_futex_wait
+from .linux cimport EDQUOT, ENOSPC, sched_yield, sys_close, sys_close_range, sys_futex_wait
 from .mutex cimport lock, unlock
 from .names cimport NAME_NONE, name_copy, name_drop
 from .ticks cimport ticks_now
@@ -307,13 +307,13 @@ cdef void inodes_close_pending(InodeTable *table) noexcept nogil:
     fetch_sub32(&table.closing, 1)
 
 
-cdef bint inodes_await_closing(InodeTable *table) noexcept nogil:
-    """Waits until what the guest has forgotten is closed, which may make room on a disk that is full; not for ever.
-    False: there was nothing to wait for.
+cdef bint inodes_free_space(InodeTable *table, int64_t result) noexcept nogil:
+    """Whether a call that found the disk full is worth another try: what the guest has just removed takes its space
+    until its descriptor is closed, which this waits for, but not for ever.
     """
     cdef uint32_t pause = 0
     cdef int _look
-    if not load_relaxed32(&table.to_close_count):
+    if result != -ENOSPC and result != -EDQUOT or not load_relaxed32(&table.to_close_count):
         return False
     for _look in range(CLOSING_LOOKS):
         sys_futex_wait(&pause, 0, PAUSE_NS)

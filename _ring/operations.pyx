@@ -15,6 +15,7 @@ from .file_ops cimport (
     op_copy_file_range, op_copy_file_range_64, op_fallocate, op_flush, op_fsync, op_lseek, op_open, op_read, op_release,
     op_write)
 from .fuse_abi cimport *
+from .inode_lifetime cimport inodes_free_space
 from .ioctl_ops cimport op_ioctl
 from .linux cimport EINVAL, EIO, ENOSYS, EROFS
 from .lock_ops cimport op_getlk, op_setlk, op_setlkw
@@ -161,6 +162,11 @@ cdef const Operation *prepare(Context *ctx, Request *request) noexcept nogil:
 cdef int perform(Context *ctx, Request *request, const Operation *operation) noexcept nogil:
     """Runs the handler. 0: the request is done and its reply written; WOULD_SLEEP or WAITS: it is not."""
     cdef int result = operation.handler(ctx, request)
+    # A handler whose data streams has begun with that, and asks for room by itself.
+    if result < 0 and operation.flags & (MODIFIES | STREAMS) == MODIFIES and \
+            inodes_free_space(&ctx.share.inodes, result):
+        request.args_at = 0
+        result = operation.handler(ctx, request)
     if result == 0 or result == NO_REPLY:
         ctx.calls[request.header.opcode] += 1
         return 0

@@ -448,3 +448,16 @@ def test_a_full_file_system_says_so_and_leaves_nothing(connect: Connect, mounts:
     give_back(guest.fuse)       # until then the guest could still use the file
     guest.daemon.wait_for(inodes=0, inodes_closing=0)
     create(guest.fuse, ROOT, "more")
+
+
+@needs_root
+@pytest.mark.parametrize("creator", CREATORS)
+def test_what_the_guest_has_just_forgotten_makes_room_for_what_it_creates(connect: Connect, mounts: Mounts,
+                                                                         creator: Creator) -> None:
+    """It has its inode until its descriptor is closed, which comes after the FORGET and may take a while."""
+    guest = connect(share=mounts.tmpfs(options="size=256m,nr_inodes=2"))
+    (guest.share / "big").write_bytes(bytes(200 << 20))
+    node = guest.fuse.lookup(ROOT, "big").nodeid
+    guest.fuse.unlink(ROOT, "big")
+    guest.fuse.forget(node)
+    creator(guest.fuse, ROOT, "new")
