@@ -7,7 +7,8 @@ import os
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .failures cimport checked
-from .linux cimport sys_capget, sys_capset, sys_seccomp, sys_setgroups, sys_setresgid, sys_setresuid, sys_unshare
+from .linux cimport (
+    CLONE_FS, EPERM, sys_capget, sys_capset, sys_seccomp, sys_setgroups, sys_setresgid, sys_setresuid, sys_unshare)
 
 cdef extern from "process.h" nogil:
     enum:
@@ -49,6 +50,12 @@ def enter_namespaces(*names: str) -> None:
     for name in names:
         flags |= NAMESPACES[name]
     checked(sys_unshare(flags), f"new namespaces {', '.join(names)}")
+
+
+def may_unshare_fs() -> bool:
+    """Whether a thread may have a umask and a working directory of its own; the calling one has afterwards. OSError."""
+    cdef int error = sys_unshare(CLONE_FS)
+    return error != -EPERM and checked(error, "a working directory of its own") == 0
 
 
 def stop_propagation() -> None:

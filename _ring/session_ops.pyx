@@ -38,7 +38,7 @@ cdef enum:
 cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
     """The INIT flags that this daemon honours; what each does is listed in docs/fuse.md."""
     cdef uint64_t flags = (
-        FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DONT_MASK | FUSE_HAS_IOCTL_DIR
+        FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_HAS_IOCTL_DIR
         | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES | FUSE_SETXATTR_EXT | FUSE_INIT_EXT
         | FUSE_CREATE_SUPP_GROUP | FUSE_EXPORT_SUPPORT)
     cdef const Options *options = &ctx.share.options
@@ -47,6 +47,8 @@ cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
     flags |= FUSE_EXPLICIT_INVAL_DATA if options.cache == CACHE_ALWAYS else FUSE_AUTO_INVAL_DATA
     if options.cache != CACHE_NEVER:
         flags |= FUSE_CACHE_SYMLINKS
+    if options.own_umask:
+        flags |= FUSE_DONT_MASK
     if options.readdirplus:
         flags |= FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO
     if options.writeback:

@@ -43,6 +43,7 @@ class Settings(NamedTuple):
     security_label: str = "never"
     killpriv_v2: bool = True
     idmapped_mounts: bool = True
+    own_umask: bool = True  # each thread may have one
     posix_lock: bool = False
     flock: bool = False
     locks: int = 1 << 16  # the most byte ranges that are locked at a time

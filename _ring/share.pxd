@@ -42,6 +42,7 @@ cdef struct Options:
     uint32_t security_label      # a Wanted
     uint32_t killpriv_v2
     uint32_t idmapped_mounts
+    uint32_t own_umask
     uint32_t posix_lock
     uint32_t flock
     uint32_t preserve_noatime

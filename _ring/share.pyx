@@ -23,13 +23,15 @@ cdef int context_init(Context *ctx, Share *share) noexcept nogil:
 
 
 cdef int context_enter_thread(Context *ctx) noexcept nogil:
-    """Called by the thread itself: umask and working directory of its own, no supplementary groups. 0 or -errno.
+    """Called by the thread itself: umask and working directory of its own if they may, no supplementary groups. 0 or -errno.
 
     The working directory is /proc/self/fd, so that "17" names the file behind descriptor 17 to the calls that take
     only paths.
     """
     global thread_filtered
-    cdef int error = sys_unshare(CLONE_FS)
+    cdef int error = 0
+    if ctx.share.options.own_umask:
+        error = sys_unshare(CLONE_FS)
     if error < 0:
         return error
     error = sys_fchdir(ctx.share.proc_fd)

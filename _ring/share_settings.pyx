@@ -75,6 +75,7 @@ cdef int share_configure(Share *share, object settings) except -1:
     options.security_label = WANTED[settings.security_label]
     options.killpriv_v2 = settings.killpriv_v2
     options.idmapped_mounts = settings.idmapped_mounts
+    options.own_umask = settings.own_umask
     options.posix_lock = settings.posix_lock
     options.flock = settings.flock
     options.preserve_noatime = settings.preserve_noatime

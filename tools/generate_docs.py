@@ -55,7 +55,7 @@ def brief(option: Option) -> str:
 
 def offered() -> list[Option]:
     """What a shell proposes: nothing that is of no use any more, or not yet."""
-    return [option for option in OPTIONS if not option.refused and not option.advice]
+    return [option for option in OPTIONS if not option.ineffective and not option.advice]
 
 
 def rest(option: Option) -> list[str]:
@@ -64,7 +64,7 @@ def rest(option: Option) -> list[str]:
         option.default_text and f"Default: {option.default_text}.",
         option.opposite and f"{option.opposite} takes it back.",
         option.advice and f"Deprecated: {option.advice}.",
-        option.refused and f"Refused: {option.refused}.") if sentence]
+        option.ineffective and f"No effect: {option.ineffective}.") if sentence]
 
 
 def sentence(text: str) -> str:
@@ -210,10 +210,10 @@ def defaults() -> Iterable[str]:
             yield row(option.name, option.differs.reference, option.default_text, option.differs.reason)
 
 
-def refused() -> Iterable[str]:
+def ineffective() -> Iterable[str]:
     for option in OPTIONS:
-        if option.refused:
-            yield row(option.name, option.refused)
+        if option.ineffective:
+            yield row(option.name, option.ineffective)
 
 
 def added() -> Iterable[str]:
@@ -230,7 +230,7 @@ FILES: dict[str, Callable[[], str]] = {
     "share/fish/vendor_completions.d/virtiofsd.fish": fish,
     "share/qemu/vhost-user/50-virtiofsd.json": lambda: discovery.description(PACKAGED),
     "docs/options.md": lambda: filled("options.md", options=options_page()),
-    "docs/differences.md": lambda: filled("differences.md", defaults=defaults(), refused=refused(), added=added()),
+    "docs/differences.md": lambda: filled("differences.md", defaults=defaults(), ineffective=ineffective(), added=added()),
 }
 
 

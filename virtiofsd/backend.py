@@ -81,7 +81,7 @@ def pool_threads(options: argparse.Namespace) -> int:
 def new_device(options: argparse.Namespace, inside: Inside, descriptors: int) -> asyncio.Future[Device]:
     """Its file system may hang. OSError, also of the future, where the machine has no room for another device."""
     make = functools.partial(
-        Device, inside.root_fd, inside.proc_fd, settings_of(options), queues=vring_count(options),
+        Device, inside.root_fd, inside.proc_fd, settings_of(options, inside.own_umask), queues=vring_count(options),
         descriptors=descriptors, pool_threads=pool_threads(options), requests=options.max_requests,
         poll_us=POLL_US if options.poll_us is None else options.poll_us, pollers=pollers(),
         helpers=helpers() if options.helpers is None else options.helpers,

@@ -41,9 +41,10 @@ class Collect(argparse.Action):
 
 
 def help_of(option: Option) -> str:
+    if option.ineffective:  # callers look here for what they may ask for
+        return argparse.SUPPRESS
     default = f" [default: {option.default_text}]" if option.default_text else ""
-    refused = f" (refused: {option.refused})" if option.refused else ""
-    return (option.help + default + refused).replace("%", "%%")
+    return (option.help + default).replace("%", "%%")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -107,8 +108,8 @@ def parse(words: list[str]) -> argparse.Namespace | str:
 def take(values: argparse.Namespace, name: str, word: str | None) -> None:
     """One option as it was given."""
     option = BY_NAME.get(name) or OPPOSITES[name]
-    if option.refused:
-        raise OptionError(f"{name}: {option.refused}")
+    if option.ineffective:
+        note(values, f"{name} has no effect: {option.ineffective}")
     if option.advice:
         note(values, f"{name} is deprecated: {option.advice}")
     target = BY_NAME[option.stands_for] if option.stands_for else option

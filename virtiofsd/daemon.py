@@ -112,6 +112,7 @@ def start(options: argparse.Namespace) -> int:
     manager = ServiceManager()
     descriptors = raise_descriptor_limit(options.rlimit_nofile)
     root_fd, proc_fd = open_share(options.shared_dir)
+    options.shared_dir = os.path.realpath(options.shared_dir)  # the sandbox goes there by name, from elsewhere
     if not options.uid_map and not os.access(f"/proc/self/fd/{root_fd}", os.R_OK | os.X_OK, effective_ids=True):
         log.log.warning("--shared-dir %s: user %d may not list it", shown(options.shared_dir), os.geteuid())
     if options.inode_file_handles == "mandatory":

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import socket
 import stat
 from typing import NamedTuple, Self
@@ -19,8 +20,9 @@ class Listener:
     """A listening socket. What it was given in the file system goes with it."""
 
     def __init__(self, sock: socket.socket, path: str | None = None, pid_file: PidFile | None = None) -> None:
-        self.socket, self.path, self.pid_file = sock, path, pid_file
-        self._file = file_at(path) if path is not None else None
+        self.socket, self.pid_file = sock, pid_file
+        self.path = None if path is None else os.path.abspath(path)  # the working directory may change
+        self._file = None if self.path is None else file_at(self.path)
 
     @classmethod
     def at(cls, path: str, group: Group | None = None) -> Self:
@@ -66,6 +68,13 @@ class Listener:
             raise StartError(f"--fd {fd}: it is not a listening UNIX stream socket")
         os.set_inheritable(fd, False)
         return cls(sock)
+
+    @property
+    def shut(self) -> bool:
+        """Whether somebody who has the socket, too, has shut it down, so that nobody can connect."""
+        poll = select.poll()
+        poll.register(self.socket, 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def descriptors(self) -> frozenset[int]:
         """What a child needs that goes on with it, besides the socket."""

@@ -54,7 +54,7 @@ class Option(NamedTuple):
     differs: Difference | None = None
     stands_for: str = ""  # a deprecated option: the one that it is an old name of
     advice: str = ""  # a deprecated option: what to do instead
-    refused: str = ""  # why nobody can use it
+    ineffective: str = ""  # why it changes nothing
 
     @property
     def key(self) -> str:
@@ -77,7 +77,7 @@ class Option(NamedTuple):
 
 WANTED = Choice("never", "auto", "always")
 LEVELS = LogLevels()
-MIGRATION_REASON = "live migration is not served yet"
+NO_MIGRATION = "live migration is not served yet, and the VMM refuses to begin one"
 
 OPTIONS = (
     Option("--shared-dir", "DIR", text, None, "directory to share", SHARE),
@@ -194,12 +194,14 @@ OPTIONS = (
            "MODULE=LEVEL behind commas is for single modules: info,virtiofsd.placement=debug", LOG, usual="info"),
     Option("--syslog", None, None, False, "log to syslog", LOG, usual="to standard error, for the journal in its form"),
 
-    Option("--migration-mode", "MODE", text, None, "find-paths or file-handles", MIGRATION, refused=MIGRATION_REASON),
-    Option("--migration-on-error", "ACTION", text, None, "abort or guest-error", MIGRATION, refused=MIGRATION_REASON),
+    Option("--migration-mode", "MODE", Choice("find-paths", "file-handles"), None,
+           "how inodes would be found again: find-paths or file-handles", MIGRATION, ineffective=NO_MIGRATION),
+    Option("--migration-on-error", "ACTION", Choice("abort", "guest-error"), None,
+           "what would become of inodes that are not found: abort or guest-error", MIGRATION, ineffective=NO_MIGRATION),
     Option("--migration-verify-handles", None, None, False, "compare inodes by file handle", MIGRATION,
-           refused=MIGRATION_REASON),
+           ineffective=NO_MIGRATION),
     Option("--migration-confirm-paths", None, None, False, "look at all paths again at the end", MIGRATION,
-           refused=MIGRATION_REASON),
+           ineffective=NO_MIGRATION),
 
     Option("--config", "FILE", text, None, "TOML file with options of one share, named as here without the dashes; "
            "those of the command line count more", INFORMATION),

@@ -12,7 +12,7 @@ class PidFile:
     """The file, with its lock, which this process and its children hold."""
 
     def __init__(self, path: str, fd: int) -> None:
-        self.path, self.fd = path, fd
+        self.path, self.fd = os.path.abspath(path), fd  # the working directory may change
 
     @classmethod
     def beside(cls, socket_path: str) -> Self:
@@ -25,8 +25,12 @@ class PidFile:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if is_file_at(path, fd):
-                        os.ftruncate(fd, 0)
-                        os.write(fd, f"{os.getpid()}\n".encode())
+                        try:
+                            os.ftruncate(fd, 0)
+                            os.write(fd, f"{os.getpid()}\n".encode())
+                        except OSError:
+                            os.unlink(path)
+                            raise
                         return cls(path, fd)
                 except OSError:
                     os.close(fd)

@@ -43,6 +43,7 @@ class Inside(NamedTuple):
     root_fd: int
     proc_fd: int
     filter: bytes
+    own_umask: bool  # whether each thread can have one
 
 
 # Ids of a user namespace.
@@ -126,6 +127,10 @@ def new_namespaces(options: argparse.Namespace) -> None:
     if privileged:
         process.enter_namespaces("pid")
         return
+    if os.geteuid() == 0 and not options.uid_map and not options.gid_map:
+        # In a user namespace of one id it would serve a guest in which all files are root's, or nobody's.
+        raise StartError("--sandbox namespace: root needs the capability CAP_SYS_ADMIN for it; "
+                         "--sandbox chroot and --sandbox none do without")
     finish = map_ids(options)
     process.enter_namespaces("user", "pid")
     finish()
@@ -279,6 +284,20 @@ def enter_chroot(root_fd: int, path: str) -> tuple[int, int]:
 
 # Privileges.
 
+def threads_have_umasks(options: argparse.Namespace) -> bool:
+    """Whether threads may leave the umask and working directory that they share. StartError where they have to.
+
+    The seccomp profiles of container runtimes forbid unshare(2) altogether to who has no CAP_SYS_ADMIN.
+    """
+    if process.may_unshare_fs():
+        return True
+    if options.posix_acl == "always":
+        raise StartError("--posix-acl always: unshare(2) is forbidden here, by which threads have a umask each, so "
+                         "that default ACLs could not be applied")
+    log.info("unshare(2) is forbidden here: guests apply the umask themselves, and POSIX ACLs are not offered to them")
+    return False
+
+
 def give_up_privileges(options: argparse.Namespace) -> bytes:
     """Capabilities, new privileges, core dumps; then the filters. Returns that of the data plane's threads."""
     effective, permitted = process.capabilities()
@@ -343,26 +362,30 @@ def enter(options: argparse.Namespace, root_fd: int, proc_fd: int, listener: soc
     """Enters the sandbox that the options name. Raises StartError where that cannot be.
 
     But for `none` only a child returns, and the parent has no listener any more. The descriptors given are
-    replaced, and all others closed, but for the standard ones.
+    replaced, and all others closed where it serves, but for the standard ones.
     """
     load_what_comes_later()
     plain = os.geteuid() != 0  # and not root of a user namespace, which it may become
     try:
         needed = {root_fd, proc_fd, listener.fileno(), *outside.kept}
-        close_all_but({0, 1, 2} | needed)
-        if 0 not in needed:
-            forget_input()
         before = {root_fd, proc_fd}
+        # The process outside keeps what it was given, which may be a lock of who has started it.
         if options.sandbox == "namespace":
             new_namespaces(options)
             fork_inside(outside, root=maps_root(options.uid_map, options.gid_map))
-            root_fd, proc_fd = enter_new_root(root_fd, options.shared_dir)
         elif options.sandbox == "chroot":
             fork_inside(outside)
+        close_all_but({0, 1, 2} | needed)
+        if 0 not in needed:
+            forget_input()
+        if options.sandbox == "namespace":
+            root_fd, proc_fd = enter_new_root(root_fd, options.shared_dir)
+        elif options.sandbox == "chroot":
             root_fd, proc_fd = enter_chroot(root_fd, options.shared_dir)
         for fd in before - {root_fd, proc_fd}:
             os.close(fd)
-        return Inside(root_fd, proc_fd, give_up_privileges(options))
+        own_umask = threads_have_umasks(options)
+        return Inside(root_fd, proc_fd, give_up_privileges(options), own_umask)
     except ValueError as error:
         raise StartError(str(error)) from error
     except OSError as error:

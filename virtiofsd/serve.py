@@ -70,6 +70,9 @@ class Server:
                 log.error("a front-end cannot be served: %s", error or "out of memory")
                 if not self.options.keep_listening:
                     return EXIT_FAILURE
+        if not self.stopping:
+            log.error("the listening socket was shut down: nobody can connect any more")
+            return EXIT_FAILURE
         log.info("asked to end")
         return 0
 
@@ -107,16 +110,30 @@ class Server:
         finally:
             self._work = None
 
-    async def _accept(self) -> socket.socket:
+    async def _accept(self) -> socket.socket | None:
+        """The next front-end; None where nobody can connect any more, as who has handed over the socket has shut it."""
         # Kata Containers' runtime waits for these words.
-        log.info("Waiting for vhost-user socket connection")
+        log.info("Waiting for vhost-user socket connection...")
         while True:
+            await self._somebody_waits()
             try:
-                connection, _ = await asyncio.get_running_loop().sock_accept(self.listener.socket)
+                connection, _ = self.listener.socket.accept()
                 return connection
+            except BlockingIOError:
+                if self.listener.shut:
+                    return None
             except OSError as error:
                 log.error("a front-end cannot be accepted: %s", error)
                 await asyncio.sleep(ACCEPT_PAUSE)
+
+    async def _somebody_waits(self) -> None:
+        # Not sock_accept(), which tries for ever where the socket is shut.
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self.listener.socket, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(self.listener.socket)
 
     async def _serve(self, channel: Channel) -> bool:
         """One front-end, to its end. False: the next one is to be waited for."""

@@ -10,7 +10,7 @@ LONG = 86_400.0  # seconds: as good as for ever, for a share that nobody else ch
 TIMEOUTS = {"never": 0.0, "auto": 1.0, "metadata": LONG, "always": LONG}
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
+def settings_of(options: argparse.Namespace, own_umask: bool) -> Settings:
     """Settings of the one share. Contradictions were refused, or taken back, when options were checked."""
     usual = TIMEOUTS[options.cache]
 
@@ -35,6 +35,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         security_label=options.security_label,
         killpriv_v2=options.killpriv_v2 and not options.override_stat,  # the host clears no bits of the attribute
         idmapped_mounts=options.idmapped_mounts,
+        own_umask=own_umask,
         posix_lock=options.posix_lock,
         flock=options.flock,
         locks=options.max_locks,

@@ -15,7 +15,7 @@ from tests.conftest import program
 from tests.daemon.sandboxed import NOBODY, SUB_IDS, given_ids
 
 ROOT = os.geteuid() == 0
-WAITS = "Waiting for vhost-user socket connection"
+WAITS = "Waiting for vhost-user socket connection..."
 
 
 class Place(NamedTuple):
@@ -132,6 +132,16 @@ def proxmox(place: Place) -> list[str]:
             "--allow-direct-io", "--cache=always", "--syslog"]
 
 
+def kubevirt(place: Place) -> list[str]:
+    return [f"--socket-path={place.socket}", f"--shared-dir={place.share}", "--sandbox=none", "--cache=auto",
+            "--migration-on-error=guest-error", "--migration-mode=find-paths"]
+
+
+def kubevirt_dispatcher(place: Place) -> list[str]:
+    return [f"--socket-path={place.socket}", f"--shared-dir={place.share}", "--sandbox=chroot", "--cache=auto", "--xattr",
+            "--migration-mode=file-handles", "--migration-on-error=guest-error"]
+
+
 CALLERS = {
     "libvirt with -o": Caller(libvirt_old, hands_over=True, share="a share, with a comma"),
     "libvirt with -o and locks": Caller(libvirt_old_locks, hands_over=True),
@@ -154,8 +164,10 @@ CALLERS = {
     "in a container": Caller(container, prefix=("setpriv", "--bounding-set", "-sys_admin")),
     "systemd-vmspawn": Caller(vmspawn, hands_over=True, environment=(("LISTEN_FDS", "1"), ("LISTEN_PID", "1"))),
     "proxmox": Caller(proxmox, hands_over=True),
+    "kubevirt": Caller(kubevirt, plain=True),
+    "kubevirt's dispatcher": Caller(kubevirt_dispatcher),
 }
-MAY_WARN = ("is deprecated: ", "--syslog: /dev/log: ")
+MAY_WARN = ("is deprecated: ", "--syslog: /dev/log: ", "has no effect: live migration")
 
 
 @contextlib.contextmanager

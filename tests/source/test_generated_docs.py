@@ -86,7 +86,7 @@ def test_bash_proposes_options_and_what_they_may_be_given(tmp_path: pathlib.Path
     (tmp_path / "a file").touch()
     assert bash_proposes("--shared-dir", "a", folder=tmp_path) == ["a folder"]
     assert sorted(bash_proposes("--socket-path", "=", "a", folder=tmp_path)) == ["a file", "a folder"]
-    assert "--migration-mode" not in bash_proposes("--"), "it is refused"
+    assert "--migration-mode" not in bash_proposes("--"), "it has no effect"
 
 
 @pytest.mark.parametrize(("shell", "name"), [
