@@ -230,7 +230,8 @@ FILES: dict[str, Callable[[], str]] = {
     "share/fish/vendor_completions.d/virtiofsd.fish": fish,
     "share/qemu/vhost-user/50-virtiofsd.json": lambda: discovery.description(PACKAGED),
     "docs/options.md": lambda: filled("options.md", options=options_page()),
-    "docs/differences.md": lambda: filled("differences.md", defaults=defaults(), ineffective=ineffective(), added=added()),
+    "docs/differences.md": lambda: filled("differences.md", defaults=defaults(), ineffective=ineffective(),
+                                          added=added()),
 }
 
 

@@ -138,8 +138,8 @@ def kubevirt(place: Place) -> list[str]:
 
 
 def kubevirt_dispatcher(place: Place) -> list[str]:
-    return [f"--socket-path={place.socket}", f"--shared-dir={place.share}", "--sandbox=chroot", "--cache=auto", "--xattr",
-            "--migration-mode=file-handles", "--migration-on-error=guest-error"]
+    return [f"--socket-path={place.socket}", f"--shared-dir={place.share}", "--sandbox=chroot", "--cache=auto",
+            "--xattr", "--migration-mode=file-handles", "--migration-on-error=guest-error"]
 
 
 CALLERS = {

@@ -189,6 +189,14 @@ def test_a_start_that_fails_leaves_no_file(place: pathlib.Path) -> None:
     assert sorted(path.name for path in place.parent.iterdir()) == ["share", "socket"]
 
 
+def test_a_file_that_cannot_be_written_is_not_left(place: pathlib.Path) -> None:
+    result = subprocess.run(["prlimit", "--fsize=0", *program(), "--socket-path", place, "--shared-dir",
+                             place.parent / "share"], capture_output=True, text=True, timeout=20)
+    assert (result.returncode, result.stderr) == (
+        1, f"virtiofsd: --socket-path {place}: {place}.pid: File too large\n")
+    assert sorted(path.name for path in place.parent.iterdir()) == ["share"]
+
+
 def test_the_file_of_another_is_not_removed_at_the_end(daemon: Daemon) -> None:
     idle_files(daemon)
     path = pid_file(daemon)

@@ -75,6 +75,21 @@ def test_a_share_that_cannot_be_used_is_named_before_there_is_a_socket(place: pa
         assert not place.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make every sandbox")
+@pytest.mark.parametrize("mode", ["namespace", "chroot", "none"])
+def test_a_share_may_be_named_from_the_working_directory(place: pathlib.Path, mode: str) -> None:
+    share = place.parent / "share"
+    (share / "file").touch()
+    for name in (".", "../share/."):
+        daemon = subprocess.Popen([*program(), "--socket-path", place, "--shared-dir", name, "--sandbox", mode],
+                                  cwd=share)
+        with VirtioFs(place) as device:
+            fuse = FuseClient(device)
+            fuse.init()
+            fuse.lookup(1, "file")
+        assert daemon.wait(SECONDS) == 0
+
+
 def test_a_share_without_file_handles_is_refused_where_they_must_be_used(place: pathlib.Path) -> None:
     result = run("--socket-path", place, "--shared-dir", "/proc", "--inode-file-handles", "mandatory")
     refuses(result, "--inode-file-handles mandatory",
@@ -181,6 +196,23 @@ def test_a_listening_socket_that_is_handed_over_is_served_and_left(place: pathli
             FuseClient(device).init()
         assert daemon.wait(SECONDS) == 0
         assert place.is_socket()
+
+
+def test_a_listening_socket_that_is_shut_down_ends_the_daemon(place: pathlib.Path) -> None:
+    """As somebody does who has handed it over and does not start the virtual machine after all."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+        listener.listen()
+        fd = listener.fileno()
+        daemon = subprocess.Popen([*program(), "--fd", str(fd), "--shared-dir", str(place.parent), "--sandbox", "none"],
+                                  pass_fds=[fd], stderr=subprocess.PIPE, text=True)
+        assert daemon.stderr
+        with daemon.stderr as log:
+            assert any("Waiting for vhost-user socket connection..." in line for line in log)
+            listener.shutdown(socket.SHUT_RDWR)
+            assert daemon.wait(SECONDS) == 1
+            assert log.read().splitlines()[-1].endswith(
+                "the listening socket was shut down: nobody can connect any more")
 
 
 def test_what_is_no_listening_socket_is_refused_by_number(place: pathlib.Path) -> None:
