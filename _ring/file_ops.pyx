@@ -355,8 +355,9 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     cdef fuse_write_out out
     cdef Handle *handle
     cdef Direction direction = WRITING_CACHE if args.write_flags & FUSE_WRITE_CACHE else WRITING
-    cdef bint joined
+    cdef bint buffered, joined
     cdef int error
+    cdef uint32_t sync
     cdef int64_t written
     cdef uint64_t there = 0
     cdef iovec *iov
@@ -368,6 +369,12 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     handle = file_of(ctx, request, args.fh, &error)
     if handle == NULL:
         return error
+    buffered = wants_no_direct(ctx, handle, args.flags, direction == WRITING_CACHE)
+    # A single write (RWF_DSYNC) or a whole mount may want what the descriptor does not do. O_SYNC has O_DSYNC in it.
+    sync = args.flags & O_SYNC & ~(0 if buffered else handle.flags)
+    if sync and not ctx.may_sleep:
+        handle_release(&ctx.share.handles, handle)
+        return WOULD_SLEEP
     chain_trim_readable(&request.chain, args.size)
     if direction == WRITING_CACHE:
         there = appended_already(handle, args.offset, args.size)
@@ -377,7 +384,7 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     count = request.chain.read_end - request.chain.read_first
     keep_suid(ctx, not args.write_flags & FUSE_WRITE_KILL_SUIDGID)
     joined = join_group(ctx, handle.fd)
-    if wants_no_direct(ctx, handle, args.flags, direction == WRITING_CACHE):
+    if buffered:
         written = transfer_buffered(ctx, request, iov, count, args.size - there, args.offset + there, direction)
     else:
         written = transfer(ctx, handle.fd, iov, count, args.size - there, args.offset + there, direction)
@@ -385,9 +392,14 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
         leave_group(ctx)
     if written != 0:    # one that has failed may have got somewhere before
         drop_capabilities(ctx, handle.fd)
+    error = 0
+    if sync and written > 0:
+        error = sys_fdatasync(handle.fd) if sync == O_DSYNC else sys_fsync(handle.fd)
     handle_release(&ctx.share.handles, handle)
     if written < 0:
         return <int> written
+    if error < 0:
+        return error
     out.size = <uint32_t> (there + <uint64_t> written)
     out.padding = 0
     return reply(request, &out, sizeof(out))

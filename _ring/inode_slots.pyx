@@ -10,11 +10,13 @@ from .atomics cimport store_pointer, store_release32
 from .inode_table cimport (
     CHUNK_BITS, CHUNK_INODES, CHUNKS_MAX, NONE, Chunk, Inode, InodeTable, Shard, at_slot, key_hash, shard_of)
 from .linux cimport (
-    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, madvise, memset, mmap)
+    MADV_DONTNEED, MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, clock_ns, madvise, memset, mmap,
+    sys_getrandom)
 from .mutex cimport lock, unlock
 
 cdef enum:
     CHUNK_BYTES = CHUNK_INODES * sizeof(Inode)
+    FIRST_GENERATIONS = 0x3fffffff  # which leaves three quarters of all to count on in
 
 
 # Chunks of a shard that have free slots, in a list by their numbers; 0 ends it, as chunk 0 is in no list but its own
@@ -53,6 +55,10 @@ cdef bint more_slots(InodeTable *table, Shard *shard) noexcept nogil:
     """One more chunk for the shard, which is locked. False: no memory, or no numbers."""
     cdef void *records
     cdef uint32_t number
+    cdef uint32_t first = <uint32_t> clock_ns()
+    # File handles of guests, which NFS clients keep, have nodeids in them. Where those of an earlier daemon began
+    # elsewhere, an old handle leads to no file instead of another one.
+    sys_getrandom(&first, sizeof(first))
     lock(&table.growth_lock)
     number = table.chunk_count
     if number == CHUNKS_MAX:
@@ -62,6 +68,8 @@ cdef bint more_slots(InodeTable *table, Shard *shard) noexcept nogil:
     if records == MAP_FAILED:
         unlock(&table.growth_lock)
         return False
+    table.chunks[number].generation = first & FIRST_GENERATIONS
+    table.chunks[number].highest = first & FIRST_GENERATIONS
     store_pointer(<void **> &table.chunks[number].records, records)
     store_release32(&table.chunk_count, number + 1)
     unlock(&table.growth_lock)

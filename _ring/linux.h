@@ -389,6 +389,9 @@ static inline int64_t clock_realtime_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+static inline int64_t sys_getrandom(void *buffer, size_t size) {
+    return sys_result(syscall(SYS_getrandom, buffer, size, 0));
+}
 static inline int64_t clock_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -338,6 +338,7 @@ cdef extern from "linux.h" nogil:
     int sys_mappable(int fd, uint64_t end, uint64_t *page)
     int64_t clock_realtime_ns()
     int64_t clock_ns()
+    int64_t sys_getrandom(void *buffer, size_t size)
     uint64_t clock_thread_cpu_ns()
     int open_schedstat(int proc_self_fd)
     int thread_runnable(int proc_self_fd, int tid)

@@ -23,7 +23,7 @@ cdef int context_init(Context *ctx, Share *share) noexcept nogil:
 
 
 cdef int context_enter_thread(Context *ctx) noexcept nogil:
-    """Called by the thread itself: umask and working directory of its own if they may, no supplementary groups. 0 or -errno.
+    """Called by the thread itself: a umask and working directory of its own, if that may be; no groups. 0 or -errno.
 
     The working directory is /proc/self/fd, so that "17" names the file behind descriptor 17 to the calls that take
     only paths.

@@ -219,3 +219,21 @@ def test_without_the_option_what_was_forgotten_is_gone(device: VirtioFs, share: 
     with refused(errno.ESTALE):
         fuse.lookup(node, ".")
     assert os.listdir(share) == ["file"]
+
+
+def test_the_nodeids_of_an_earlier_daemon_lead_to_no_file_instead_of_another(connect: Connect,
+                                                                            tmp_path: pathlib.Path) -> None:
+    """File handles have them in, and clients of an NFS server keep these."""
+    share = tmp_path / "files"
+    share.mkdir()
+    names = [f"file{number}" for number in range(100)]
+    for name in names:
+        (share / name).touch()
+    before = connect("--nfs-export", share=share)
+    nodes = [before.fuse.lookup(ROOT, name).nodeid for name in names]
+    after = connect("--nfs-export", share=share)
+    for name in reversed(names):
+        after.fuse.lookup(ROOT, name)
+    for node in nodes:
+        with refused(errno.ESTALE):
+            after.fuse.lookup(node, ".")

@@ -16,6 +16,7 @@ import pytest
 from frontend import fuse_abi as abi
 from frontend.fuse import FuseClient, FuseError
 from frontend.fuse_abi import Opcode
+from tests.daemon.hanging import HangingMount
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT, Guest, Mounts, needs_root, opened, refused
 
@@ -576,6 +577,30 @@ def test_files_of_which_every_second_extent_is_in_memory_are_read_whole(connect:
         assert there == [(number // pages % 2 == 0) == (first == 0) for number in range(2 * MIB // PAGE)]
         assert guest.fuse.read(*file, 0, MIB) == content[:MIB]
         assert guest.fuse.read(*file, MIB, MIB) == content[MIB:]
+
+
+# Writes that are to be durable
+
+@needs_root
+@pytest.mark.parametrize(("opened", "flags", "options"), [
+    (0, os.O_DSYNC, []),                                            # RWF_DSYNC
+    (0, os.O_SYNC, ["--cache", "never"]),                           # mount -o sync
+    (os.O_DSYNC, os.O_SYNC, []),
+    (os.O_DIRECT, os.O_DIRECT | os.O_DSYNC, ["--allow-direct-io"]),
+    (os.O_DIRECT | os.O_DSYNC, os.O_DSYNC, ["--allow-direct-io"]),  # O_DIRECT was taken back
+], ids=["one-write", "the-mount", "more", "direct", "not-direct-any-more"])
+def test_a_write_that_is_to_be_durable_is_answered_once_it_is(
+        hanging: HangingMount, connect: Connect, opened: int, flags: int, options: list[str]) -> None:
+    """Linux sends no FSYNC after what it writes past its page cache: the flags of the WRITE say it all."""
+    guest = connect(*options, share=hanging.path)
+    node = guest.fuse.lookup(ROOT, "file").nodeid
+    fh = guest.fuse.open(node, os.O_RDWR | opened).fh
+    with hanging.hang(Opcode.FSYNC):
+        body = abi.WRITE_IN.pack(fh=fh, offset=0, size=4096, flags=os.O_RDWR | flags)
+        ticket = guest.fuse.submit(Opcode.WRITE, node, body, data=bytes(4096), out_size=abi.WRITE_OUT.size)
+        hanging.wait_for_held()
+        assert ticket.used_len is None
+    assert abi.WRITE_OUT.unpack(guest.fuse.complete(ticket).data).size == 4096
 
 
 # Full disks
