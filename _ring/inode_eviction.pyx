@@ -10,7 +10,7 @@ from .descriptors cimport descriptors_close, descriptors_open, descriptors_over_
 from .freshness cimport settles_in
 from .inode_identity cimport IDENTITY, file_handle, mount_how, note_handle
 from .inode_lifetime cimport (
-    cache_insert, cache_remove, inode_lose, inode_release, inodes_close_pending, pin_parent)
+    cache_insert, cache_remove, cache_renew, inode_lose, inode_release, inodes_close_pending, pin_parent)
 from .inode_places cimport inode_is_at, inode_was_renamed
 from .inode_table cimport (
     EVICTING, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, NONE, PINS, SHARDS, Inode, InodeTable, Shard,
@@ -193,15 +193,15 @@ cdef Inode *claim_last(InodeTable *table, Shard *shard) noexcept nogil:
     if shard.lru_last == NONE:
         return NULL
     inode = at_slot(table, shard.lru_last)
-    cache_remove(table, shard, inode)
     # What is pinned now, but by its children, is used now. Their number does not change meanwhile: the shard is locked.
     state = load_acquire64(&inode.state)
     if not inode.recent and not inode.flags & INODE_KEEP and state & PINS and \
             state & PINS == load_relaxed32(&inode.children) + <uint64_t> is_guests(inode) and \
             compare_exchange64(&inode.state, &state, (state | EVICTING) + 1):
+        cache_remove(table, shard, inode)
         return inode
     inode.recent = 0
-    cache_insert(table, shard, inode)
+    cache_renew(table, shard, inode)
     return NULL
 
 

@@ -7,6 +7,7 @@ from .inode_table cimport Inode, InodeTable, Shard
 
 cdef void cache_insert(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
 cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
+cdef void cache_renew(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil
 cdef void let_evict(uint32_t *looks) noexcept nogil
 cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil
 cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil

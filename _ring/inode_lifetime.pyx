@@ -43,9 +43,7 @@ cdef void cache_insert(InodeTable *table, Shard *shard, Inode *inode) noexcept n
     inode.flags = <uint8_t> (inode.flags & ~(INODE_BY_FILE | INODE_NEW) | INODE_CACHED)
 
 
-cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
-    if not inode.flags & INODE_CACHED:
-        return
+cdef void unlink(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
     if inode.lru_previous != NONE:
         at_slot(table, inode.lru_previous).lru_next = inode.lru_next
     else:
@@ -54,7 +52,20 @@ cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept n
         at_slot(table, inode.lru_next).lru_previous = inode.lru_previous
     else:
         shard.lru_last = inode.lru_previous
-    inode.flags &= <uint8_t> ~INODE_CACHED
+
+
+cdef void cache_remove(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
+    if inode.flags & INODE_CACHED:
+        unlink(table, shard, inode)
+        inode.flags &= <uint8_t> ~INODE_CACHED
+
+
+cdef void cache_renew(InodeTable *table, Shard *shard, Inode *inode) noexcept nogil:
+    """Makes it the most recent one. It is INODE_CACHED all the while: whoever gives back the last pin looks at that
+    without the lock, and would leave a free slot in the list.
+    """
+    unlink(table, shard, inode)
+    cache_insert(table, shard, inode)
 
 
 # Pins.
