@@ -5,7 +5,8 @@ again. See "Inodes" in ARCHITECTURE.md.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32, load_acquire64, load_relaxed32)
+    compare_exchange32, compare_exchange64, fetch_add32, fetch_sub32, fetch_sub64, load_acquire32, load_acquire64,
+    load_relaxed32, store_release32)
 from .descriptors cimport descriptors_close, descriptors_open, descriptors_over_budget
 from .freshness cimport settles_in
 from .inode_identity cimport IDENTITY, file_handle, mount_how, note_handle
@@ -13,8 +14,8 @@ from .inode_lifetime cimport (
     cache_insert, cache_remove, cache_renew, inode_lose, inode_release, inodes_close_pending, pin_parent)
 from .inode_places cimport inode_is_at, inode_was_renamed
 from .inode_table cimport (
-    EVICTING, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, NONE, PINS, SHARDS, Inode, InodeTable, Shard,
-    at_slot, is_guests, key_hash, shard_of, store_fd)
+    EVICTING, INODE_BY_CTIME, INODE_KEEP, INODE_REMEMBERED, MOUNT_HANDLES, NONE, PINS, ROOT_SLOT, SHARDS, Inode,
+    InodeTable, Mount, Shard, at_slot, is_guests, key_hash, shard_of, store_fd)
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, ENFILE, OWNER_LOCAL, S_IFREG, clock_ns, linux_file_handle, linux_statx,
     linux_statx_time, sys_close, sys_futex_wait, sys_statx)
@@ -184,9 +185,28 @@ cdef Closable can_rest(InodeTable *table, Inode *inode, bint opens_counted) noex
     return STAYS
 
 
-cdef Inode *claim_last(InodeTable *table, Shard *shard) noexcept nogil:
+# Who needs room for a descriptor asks the host about a file of whatever mount, and one that does not answer must not
+# take all with it that goes on elsewhere. So of a mount that may hang one inode at a time is looked at, and meanwhile
+# its others are passed over. The root's mount is no such one: where that hangs nothing goes on.
+
+cdef bint mount_begin(InodeTable *table, uint32_t number) noexcept nogil:
+    """Whether an inode of the mount may be looked at now; mount_end() has to follow."""
+    cdef Mount *mount = table.mounts + number
+    cdef uint32_t nobody = 0
+    return (load_relaxed32(&mount.owner) == OWNER_LOCAL or number == at_slot(table, ROOT_SLOT).mount
+            or compare_exchange32(&mount.evicting, &nobody, 1))
+
+
+cdef void mount_end(InodeTable *table, uint32_t number) noexcept nogil:
+    cdef Mount *mount = table.mounts + number
+    if load_relaxed32(&mount.evicting):
+        store_release32(&mount.evicting, 0)
+
+
+cdef Inode *claim_last(InodeTable *table, Shard *shard, bint *settles) noexcept nogil:
     """Claims the least recently used inode of the shard: out of the list, pinned and marked EVICTING. NULL: there is
-    none, or it gets a second chance since it was used. The shard is locked.
+    none, or it gets a second chance since it was used. `settles` becomes true where it may be claimed in a moment. The
+    shard is locked.
     """
     cdef Inode *inode
     cdef uint64_t state
@@ -196,10 +216,14 @@ cdef Inode *claim_last(InodeTable *table, Shard *shard) noexcept nogil:
     # What is pinned now, but by its children, is used now. Their number does not change meanwhile: the shard is locked.
     state = load_acquire64(&inode.state)
     if not inode.recent and not inode.flags & INODE_KEEP and state & PINS and \
-            state & PINS == load_relaxed32(&inode.children) + <uint64_t> is_guests(inode) and \
-            compare_exchange64(&inode.state, &state, (state | EVICTING) + 1):
-        cache_remove(table, shard, inode)
-        return inode
+            state & PINS == load_relaxed32(&inode.children) + <uint64_t> is_guests(inode):
+        if not mount_begin(table, inode.mount):
+            settles[0] = True
+        elif compare_exchange64(&inode.state, &state, (state | EVICTING) + 1):
+            cache_remove(table, shard, inode)
+            return inode
+        else:
+            mount_end(table, inode.mount)
     inode.recent = 0
     cache_renew(table, shard, inode)
     return NULL
@@ -219,6 +243,7 @@ cdef bint settle(InodeTable *table, Shard *shard, Inode *inode, Closable how) no
     else:
         cache_insert(table, shard, inode)
     unlock(&shard.lock)
+    mount_end(table, inode.mount)
     fetch_sub64(&inode.state, EVICTING)
     if lost:
         inode_release(table, inode)
@@ -237,7 +262,7 @@ cdef bint evict_one(InodeTable *table, Shard *shard, bint *settles) noexcept nog
     lock(&shard.lock)
     while inode == NULL and shard.lru_last != NONE and tries < EVICT_TRIES:
         tries += 1
-        inode = claim_last(table, shard)
+        inode = claim_last(table, shard, settles)
     unlock(&shard.lock)
     if inode == NULL:
         return False
@@ -252,6 +277,7 @@ cdef void close_idle(InodeTable *table, Shard *shard, bint opens_counted) noexce
     cdef Inode *inode
     cdef uint32_t left = 0
     cdef uint32_t slot
+    cdef bint settles = False   # what is passed over now has its turn the next time
     lock(&shard.lock)
     slot = shard.lru_first
     while slot != NONE:
@@ -261,7 +287,7 @@ cdef void close_idle(InodeTable *table, Shard *shard, bint opens_counted) noexce
     while left:
         left -= 1
         lock(&shard.lock)
-        inode = claim_last(table, shard)
+        inode = claim_last(table, shard, &settles)
         unlock(&shard.lock)
         if inode != NULL:
             settle(table, shard, inode, can_rest(table, inode, opens_counted))

@@ -124,6 +124,7 @@ cdef struct Mount:
     uint32_t no_nowait          # RWF_NOWAIT is not supported
     uint32_t owner              # whose file system it is: see file_system_owner
     uint32_t born_whole         # a new file's times are those of its birth: see file_system_born_whole
+    uint32_t evicting           # somebody is at one of its inodes, and may hang
     Slowness slowness[SLOW_CLASSES]
 
 

@@ -148,12 +148,16 @@ class HangingMount:
         os.close(fd)
 
 
+def hanging_mount(path: pathlib.Path, files: dict[str, bytes]) -> HangingMount:
+    """Skips the test where there can be none."""
+    try:
+        return HangingMount(path, files)
+    except OSError as error:
+        pytest.skip(f"no FUSE file system can be mounted to make operations hang: {error}")
+
+
 @pytest.fixture
 def hanging(tmp_path: pathlib.Path) -> Iterator[HangingMount]:
     """A mount with "file" and "other" in it, 64 KiB each. Asked for before the daemon, so that it outlives it."""
-    try:
-        mount = HangingMount(tmp_path / "hanging", {"file": b"\x07" * 65536, "other": b"\x09" * 65536})
-    except OSError as error:
-        pytest.skip(f"no FUSE file system can be mounted to make operations hang: {error}")
-    with mount:
+    with hanging_mount(tmp_path / "hanging", {"file": b"\x07" * 65536, "other": b"\x09" * 65536}) as mount:
         yield mount

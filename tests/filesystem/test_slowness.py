@@ -13,6 +13,7 @@ import pytest
 from frontend import fuse_abi as abi
 from frontend.fuse_abi import Opcode
 from frontend.fuse_transport import Ticket
+from tests.daemon.hanging import hanging_mount
 from tests.daemon.support import wait_until
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT, Guest, Mounts, during, needs_root
@@ -143,6 +144,32 @@ def test_threads_that_come_back_from_what_hung_keep_nothing_that_others_wait_for
     began = time.monotonic()
     finish_all(guest, tickets)
     assert time.monotonic() - began < LINGER - 1
+
+
+def test_a_file_system_that_hangs_takes_no_lookups_elsewhere_with_it(connect: Connect, mounts: Mounts) -> None:
+    """Each needs a descriptor, for which that of a file of the hanging one would be closed: it was not used lately.
+    Whoever looks first finds out that it hangs.
+    """
+    share = mounts.tmpfs()
+    for number in range(HUNG):
+        (share / f"file{number}").touch()
+    with hanging_mount(share / "hanging", {f"file{number}": b"" for number in range(HUNG)}) as hanging:
+        guest = connect("--rlimit-nofile", "512", "--descriptor-timeout", "0", share=share, queue_size=1024,
+                        memory_mib=64)
+        fuse = guest.fuse
+        folder = fuse.lookup(ROOT, "hanging").nodeid
+        for number in range(HUNG):
+            fuse.lookup(folder, f"file{number}")
+        with hanging.hang(Opcode.GETATTR, Opcode.LOOKUP):
+            tickets = [fuse.submit(Opcode.LOOKUP, ROOT, f"file{number}\0".encode(), out_size=abi.ENTRY_OUT.size)
+                       for number in range(HUNG)]
+            hanging.wait_for_held()
+            while sum(ticket.used_len is None for ticket in tickets) > 1:
+                assert fuse.returned(tickets[0].queue), "they wait"
+        for ticket in tickets:
+            reply = fuse.complete(ticket)
+            assert not reply.error
+            fuse.lookups[abi.ENTRY_OUT.unpack(reply.data).nodeid] += 1
 
 
 def threads_of(guest: Guest) -> int:
