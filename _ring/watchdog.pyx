@@ -73,9 +73,11 @@ cdef void take_over(Watchdog *watchdog, Worker *worker) noexcept nogil:
 
 
 cdef bint look(Watchdog *watchdog) noexcept nogil:
-    """One look at every worker. False: all of them sleep, and no cancelled wait is left."""
+    """One look at every worker. False: all of them sleep, no cancelled wait is left, and no request waits for a thread.
+    """
+    cdef Pool *pool = watchdog.pool
     cdef Worker *worker
-    cdef bint busy = load_relaxed32(&watchdog.pool.engine.share.locks.cancelling) != 0
+    cdef bint busy = load_relaxed32(&pool.engine.share.locks.cancelling) != 0
     cdef uint32_t count = 0
     cdef int i
     for i in range(QUEUES_MAX):
@@ -88,7 +90,10 @@ cdef bint look(Watchdog *watchdog) noexcept nogil:
         if stuck(watchdog, &worker.watched):
             take_over(watchdog, worker)
         if load_relaxed32(&worker.lead_role.wanted):
-            threads_start(watchdog.pool)    # again, where there was no room for one
+            threads_start(pool)     # again, where there was no room for one
+    if load_pointer(<void **> &pool.first) != NULL:
+        threads_start(pool)         # the same
+        busy = True
     watchdog.count = count
     return busy
 

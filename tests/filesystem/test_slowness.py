@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import resource
 import stat
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from frontend.fuse_transport import Ticket
 from tests.daemon.hanging import hanging_mount
 from tests.daemon.support import wait_until
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, Mounts, during, needs_root
+from tests.filesystem.support import ROOT, Guest, Mounts, during, needs_root, opened
 
 pytestmark = needs_root         # only root may freeze a file system
 
@@ -170,6 +171,36 @@ def test_a_file_system_that_hangs_takes_no_lookups_elsewhere_with_it(connect: Co
             reply = fuse.complete(ticket)
             assert not reply.error
             fuse.lookups[abi.ENTRY_OUT.unpack(reply.data).nodeid] += 1
+
+
+LITTLE = 1 << 16    # memory that is no room for a thread's stack
+
+
+def test_a_thread_that_could_not_be_had_is_asked_for_again(connect: Connect, tmp_path: pathlib.Path) -> None:
+    """All that there are hang when the next request comes."""
+    with hanging_mount(tmp_path / "hanging", {f"file{number}": b"" for number in range(POOL)}) as hanging:
+        guest = connect(share=hanging.path)
+        fuse, process = guest.fuse, guest.daemon.process.pid
+        files = [opened(fuse, f"file{number}") for number in range(POOL)]
+        tickets: list[Ticket] = []
+
+        def sync_next() -> None:
+            node, fh = files[len(tickets)]
+            tickets.append(fuse.submit(Opcode.FSYNC, node, abi.FSYNC_IN.pack(fh=fh)))
+
+        usual = resource.prlimit(process, resource.RLIMIT_AS)
+        status = pathlib.Path(f"/proc/{process}/status").read_text()
+        size = int(status.partition("VmSize:")[2].split()[0]) << 10
+        with hanging.hang(Opcode.FSYNC):
+            resource.prlimit(process, resource.RLIMIT_AS, (size + LITTLE, usual[1]))
+            while guest.daemon.statistics()["threads_idle"]:    # some may have the stack of one that has ended
+                sync_next()
+                hanging.wait_for_held(len(tickets))
+            sync_next()
+            resource.prlimit(process, resource.RLIMIT_AS, usual)
+            hanging.wait_for_held(len(tickets))
+        for ticket in tickets:
+            assert not fuse.complete(ticket).error
 
 
 def threads_of(guest: Guest) -> int:
