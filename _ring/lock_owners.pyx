@@ -4,7 +4,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport fetch_add32, fetch_sub32, load_acquire32, load_relaxed32, store_release32
 from .descriptors cimport descriptors_close
-from .linux cimport EDEADLK, EINTR, ENOLCK, calloc, clock_ns, free, memset, mix64, sys_close, sys_interrupt
+from .linux cimport (
+    EDEADLK, EINTR, ENOLCK, F_OFD_SETLK, F_UNLCK, calloc, clock_ns, flock, free, memset, mix64, sys_close,
+    sys_fcntl_lock, sys_interrupt)
 from .lock_ranges cimport LockRange, ranges_adds, ranges_change, ranges_conflict, ranges_free, ranges_spare
 from .mutex cimport lock, unlock
 
@@ -146,6 +148,22 @@ cdef LockOwner *unlink(LockTable *table, uint64_t nodeid, uint64_t owner) noexce
     return NULL
 
 
+cdef void end_locks(LockTable *table, LockOwner *dropped) noexcept nogil:
+    """Gives back the pin of the table, which the owner is not in any more. Its requests that are still on their way
+    would keep the description open, and with it what is locked.
+    """
+    cdef flock everything
+    cdef bint stays_open
+    lock(&table.lock)
+    stays_open = dropped.pins > 1 and dropped.ranges != NULL
+    unlock(&table.lock)
+    if stays_open:
+        memset(&everything, 0, sizeof(flock))
+        everything.l_type = F_UNLCK
+        sys_fcntl_lock(dropped.fd, F_OFD_SETLK, &everything)
+    owner_release(table, dropped)
+
+
 cdef void owner_drop(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept nogil:
     """All locks of the owner on the inode end, and what waits for one."""
     cdef LockOwner *found
@@ -154,7 +172,7 @@ cdef void owner_drop(LockTable *table, uint64_t nodeid, uint64_t owner) noexcept
     unlock(&table.lock)
     cancel_owner(table, nodeid, owner)
     if found != NULL:
-        owner_release(table, found)
+        end_locks(table, found)
 
 
 cdef void owners_drop_handle(LockTable *table, uint64_t nodeid, uint64_t fh) noexcept nogil:
@@ -181,7 +199,7 @@ cdef void owners_drop_handle(LockTable *table, uint64_t nodeid, uint64_t fh) noe
         found = dropped
         dropped = found.next
         cancel_owner(table, nodeid, found.owner)
-        owner_release(table, found)
+        end_locks(table, found)
 
 
 cdef void owners_drop_all(LockTable *table) noexcept nogil:

@@ -191,6 +191,24 @@ def test_a_wait_is_cut_short(guest: Guest, cancel: Cancel) -> None:
         assert host_lock(guest.share / "file", WRITE)
 
 
+@pytest.mark.parametrize("end", ["FLUSH", "RELEASE"])
+def test_the_locks_of_an_owner_end_at_once_though_it_waits_for_more(guest: Guest, end: str) -> None:
+    """Each wait has the owner's description open until its thread is through."""
+    fuse = guest.fuse
+    fuse.setlk(*opened(fuse, "file"), OTHER, WRITE, 20, 29)
+    for _ in range(5):
+        file = opened(fuse, "file")
+        fuse.setlk(*file, ONE, WRITE, 0, 9)
+        tickets = [waiting(fuse, file, ONE, WRITE, 20, 29) for _ in range(50)]
+        guest.daemon.wait_for(lock_waits=50)
+        if end == "FLUSH":
+            fuse.flush(*file, lock_owner=ONE)
+        else:
+            fuse.release(*file)
+        assert host_lock(guest.share / "file", WRITE, 0, 10)
+        assert {error_of(fuse.complete(ticket)) for ticket in tickets} == {"EINTR"}
+
+
 def test_an_interrupt_may_overtake_what_it_is_meant_for(guest: Guest, file: tuple[int, int]) -> None:
     fuse = guest.fuse
     fuse.setlk(*file, ONE, WRITE)
