@@ -184,7 +184,7 @@ cdef int lookup_name(Context *ctx, Inode *parent, int parent_fd, const char *nam
         mount = mount_of(&ctx.share.inodes, &stat)
         if mount < 0:
             return mount
-        nodeid = inode_count_lookup(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino, stat.stx_mode & S_IFMT)
+        nodeid = inode_count_lookup(&ctx.share.inodes, <uint32_t> mount, &stat)
         if nodeid:
             ctx.unknown = 0
             error = enter_known(ctx, nodeid, parent, name, <uint32_t> mount, &stat, out)
@@ -221,7 +221,7 @@ cdef int enter_linked(Context *ctx, int fd, Inode *parent, const char *name, fus
     cdef int error
     if mount < 0:
         return mount
-    nodeid = inode_count_lookup(&ctx.share.inodes, <uint32_t> mount, stat.stx_ino, stat.stx_mode & S_IFMT)
+    nodeid = inode_count_lookup(&ctx.share.inodes, <uint32_t> mount, &stat)
     if nodeid == 0:
         return enter_file(ctx, fd, parent, name, out)
     error = enter_known(ctx, nodeid, parent, name, <uint32_t> mount, &stat, out)

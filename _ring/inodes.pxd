@@ -14,7 +14,7 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, HandleTable *han
 cdef void inodes_destroy(InodeTable *table) noexcept nogil
 cdef bint inodes_have_handles(InodeTable *table) noexcept nogil
 cdef int mount_of(InodeTable *table, const linux_statx *stat) noexcept nogil
-cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino, uint32_t kind) noexcept nogil
+cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, const linux_statx *stat) noexcept nogil
 cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, int fd, bint opened, Inode *parent,
                    const char *name, uint64_t *nodeid, bint *known) noexcept nogil
 cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil

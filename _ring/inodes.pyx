@@ -87,15 +87,19 @@ cdef bint inodes_have_handles(InodeTable *table) noexcept nogil:
     return mount_how(table, at_slot(table, ROOT_SLOT).mount, table.root_fd, S_IFDIR) == MOUNT_HANDLES
 
 
+cdef void note_birth(Inode *inode, const linux_statx *stat) noexcept nogil:
+    if not inode.flags & INODE_BY_CTIME:
+        inode.born_sec = stat.stx_btime.tv_sec
+        inode.born_nsec = stat.stx_btime.tv_nsec
+
+
 cdef void fill(Inode *inode, uint32_t mount, const linux_statx *stat) noexcept nogil:
     inode.mount = mount
     inode.ino = stat.stx_ino
     inode.kind = stat.stx_mode & S_IFMT
-    if stat.stx_mask & STATX_BTIME:
-        inode.born_sec = stat.stx_btime.tv_sec
-        inode.born_nsec = stat.stx_btime.tv_nsec
-    else:
+    if not stat.stx_mask & STATX_BTIME:
         inode.flags |= INODE_BY_CTIME
+    note_birth(inode, stat)
 
 
 cdef void inodes_destroy(InodeTable *table) noexcept nogil:
@@ -177,17 +181,22 @@ cdef void drop_if_gone(InodeTable *table, uint32_t mount, uint64_t ino) noexcept
     inode_release(table, inode)
 
 
-cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, uint64_t ino, uint32_t kind) noexcept nogil:
-    """One more reference of the guest to a known inode that a descriptor pins. Its nodeid, or 0: no such inode."""
-    cdef uint64_t hash = key_hash(mount, ino)
+cdef uint64_t inode_count_lookup(InodeTable *table, uint32_t mount, const linux_statx *stat) noexcept nogil:
+    """One more reference of the guest to a known inode that a descriptor pins. Its nodeid, or 0: no such inode.
+
+    The file that `stat` is of may be gone since, and its number another one's by now. Its birth tells; a change of what
+    stands in for it is none of identity.
+    """
+    cdef uint64_t hash = key_hash(mount, stat.stx_ino)
     cdef Shard *shard = shard_of(table, hash)
     cdef uint64_t nodeid = 0
     cdef Inode *inode
     if table.mounts[mount].owner == OWNER_ELSEWHERE:
-        drop_if_gone(table, mount, ino)
+        drop_if_gone(table, mount, stat.stx_ino)
     lock(&shard.lock)
-    inode = index_find(table, shard, hash, mount, ino)
-    if inode != NULL and (inode.fd >= 0 or inode.flags & INODE_BY_FILE) and inode.kind == kind:
+    inode = index_find(table, shard, hash, mount, stat.stx_ino)
+    if inode != NULL and (inode.fd >= 0 or inode.flags & INODE_BY_FILE) and \
+            inode.kind == stat.stx_mode & S_IFMT and (inode.flags & INODE_BY_CTIME or same_birth(inode, stat)):
         inode_recall(table, inode)
         inode.lookups += 1
         if not inode.recent:
@@ -227,6 +236,7 @@ cdef Inode *find_record(InodeTable *table, Shard *shard, uint32_t mount, const l
         if inode.fd >= 0:
             # The descriptor pins the number, unless the file system gives one number to several files.
             if inode.kind == stat.stx_mode & S_IFMT:
+                note_birth(inode, stat)     # overlayfs tells another one when it has copied the file up
                 return inode
             break
         # An open file pins it just as well.

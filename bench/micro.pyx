@@ -205,13 +205,13 @@ cdef class Inodes:
 
     def find_numbers(self, int64_t count, uint64_t first=0):
         """Inode numbers to nodeids, with one more reference: a LOOKUP of what is known. Threads differ by `first`."""
+        cdef linux_statx stat = self.stat
         cdef uint64_t missed = 0
         cdef int64_t i
         with nogil:
             for i in range(count):
-                missed += inode_count_lookup(
-                    &self.table, self.mount, self.number(scatter(first + <uint64_t>i) % self.count),
-                    self.stat.stx_mode & 0o170000) == 0
+                stat.stx_ino = self.number(scatter(first + <uint64_t>i) % self.count)
+                missed += inode_count_lookup(&self.table, self.mount, &stat) == 0
         if missed:
             raise ValueError(f"{missed} inodes were not found")
 
