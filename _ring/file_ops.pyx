@@ -429,6 +429,8 @@ cdef int release(Context *ctx, Request *request, bint directory) noexcept nogil:
     inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
     if inode != NULL:
         inode_outlive(&ctx.share.inodes, inode, handle)
+    else:
+        handle.keep = 0     # the guest has forgotten it already, and nobody would close it soon
     closed = handle_close(&ctx.share.handles, handle)
     if ctx.share.flags & FUSE_FLOCK_LOCKS:
         cancel_handle(&ctx.share.locks, args.fh)

@@ -198,6 +198,22 @@ def test_a_file_that_the_guest_removes_gives_its_space_back_at_once(guest: Guest
     assert not any("(deleted)" in name for name in guest.daemon.open_files())
 
 
+@pytest.mark.parametrize("first", ["RELEASE", "FORGET"])
+def test_what_the_guest_forgets_is_not_kept_whichever_comes_first(guest: Guest, first: str) -> None:
+    """FORGET has a queue of its own, and may overtake the RELEASE."""
+    node = known(guest, "file")
+    fh = guest.fuse.open(node).fh
+    guest.fuse.unlink(ROOT, "file")
+    if first == "RELEASE":
+        guest.fuse.release(node, fh)
+    guest.fuse.forget(node)
+    guest.daemon.wait_for(inodes=0)
+    if first == "FORGET":
+        guest.fuse.release(node, fh)
+    guest.daemon.wait_for(inodes_closing=0, files_open=0, files_kept=0)
+    assert not any("(deleted)" in name for name in guest.daemon.open_files())
+
+
 def test_the_end_of_a_session_closes_what_is_kept(guest: Guest) -> None:
     for number in range(10):
         known(guest, f"file{number}")
