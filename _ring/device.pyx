@@ -608,11 +608,11 @@ cdef class Device:
         self.made = False
         with nogil:
             watchdog_stop(&self.watchdog)
+            threads_reap(&self.pool)    # those that are counted no more may still be at their last steps
         for number in range(QUEUES_MAX):
             if self.workers[number] != NULL:
                 worker_free(self.workers[number])
                 self.workers[number] = NULL
-        threads_reap(&self.pool)
         for _, old in self.replaced:
             sys_close(old)
         for i in range(self.queue_count):
