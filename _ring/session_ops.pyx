@@ -70,10 +70,11 @@ cdef uint64_t wanted_flags(const Context *ctx) noexcept nogil:
         flags |= FUSE_POSIX_LOCKS
     if options.flock:
         flags |= FUSE_FLOCK_LOCKS
-    # What nobody else changes need not be opened to be looked at again.
-    if options.cache == CACHE_ALWAYS:
+    # What nobody changes need not be opened to be looked at again. A guest that removes what it lists needs its
+    # directory open: where cookies are positions, another descriptor would leave out as many names as are gone by then.
+    if options.cache == CACHE_ALWAYS and options.readonly:
         flags |= FUSE_NO_OPENDIR_SUPPORT
-        if options.readonly and not options.posix_lock and not options.flock:
+        if not options.posix_lock and not options.flock:
             flags |= FUSE_NO_OPEN_SUPPORT
     return flags
 

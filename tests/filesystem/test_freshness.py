@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from frontend import fuse_abi as abi
-from frontend.fuse import LINUX_FLAGS, FuseClient
+from frontend.fuse import FuseClient
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import ROOT, settle
 
@@ -109,7 +109,6 @@ def test_a_listing_is_kept_over_opens_of_a_directory_that_does_not_change(fuse: 
     ("always", KEEP, KEEP | DIRECTORY)])
 def test_other_policies_do_not_look(connect: Connect, policy: str, file_flags: int, directory_flags: int) -> None:
     guest = connect("--cache", policy)
-    guest.fuse.init(LINUX_FLAGS & ~abi.FUSE_NO_OPENDIR_SUPPORT)
     (guest.share / "file").write_bytes(b"data")
     node = guest.fuse.lookup(ROOT, "file").nodeid
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Guests that need not open what they read: with --cache always nobody else changes it (NO_OPEN, NO_OPENDIR)."""
+"""Guests that need not open what they read: with --cache always --readonly nobody changes it (NO_OPEN, NO_OPENDIR)."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ import pytest
 from frontend import fuse_abi as abi
 from frontend.fuse import LINUX_FLAGS
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, Mounts, refused
+from tests.filesystem.support import ROOT, Guest, Mounts, needs_root, refused
 
 ALWAYS = ("--cache", "always")
 
@@ -61,13 +61,29 @@ def test_what_is_neither_file_nor_known_is_refused(guest: Guest) -> None:
         guest.fuse.read(guest.fuse.lookup(ROOT, "file").nodeid, 1, 0, 100)
 
 
-def test_where_the_guest_writes_only_directories_go_without(connect: Connect) -> None:
+def test_where_the_guest_writes_everything_is_opened(connect: Connect) -> None:
     guest = connect(*ALWAYS)
     entry, opened = guest.fuse.create(ROOT, "file")
     guest.fuse.release(entry.nodeid, opened.fh)
     guest.fuse.release(entry.nodeid, guest.fuse.open(entry.nodeid).fh)
-    with refused(errno.ENOSYS):
-        guest.fuse.opendir(ROOT)
+    guest.fuse.releasedir(ROOT, guest.fuse.opendir(ROOT).fh)
+
+
+@needs_root
+def test_a_guest_that_removes_what_it_lists_misses_no_name_where_cookies_are_positions(connect: Connect,
+                                                                                       mounts: Mounts) -> None:
+    share = mounts.mount(mounts.folder / "ramfs", "-t", "ramfs", "ramfs")
+    for number in range(300):
+        (share / f"{number:03}").touch()
+    guest = connect(*ALWAYS, share=share)
+    fh, offset = guest.fuse.opendir(ROOT).fh, 0
+    while entries := guest.fuse.readdir(ROOT, fh, offset, 1024):
+        for entry in entries:
+            if not entry.name.startswith(b"."):
+                guest.fuse.unlink(ROOT, entry.name)
+        offset = entries[-1].offset
+    guest.fuse.releasedir(ROOT, fh)
+    assert os.listdir(share) == []
 
 
 @pytest.mark.parametrize("options", [
