@@ -8,8 +8,8 @@ from .entries cimport (
     check_name, cuts_much, enter_file, fill_attr, fill_attr_out, fill_attr_valid, is_dot, is_dotdot, lookup_name)
 from .fuse_abi cimport (
     FATTR_ATIME, FATTR_ATIME_NOW, FATTR_FH, FATTR_GID, FATTR_KILL_SUIDGID, FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW,
-    FATTR_SIZE, FATTR_UID, fuse_access_in, fuse_attr, fuse_attr_out, fuse_entry_out, fuse_setattr_in, fuse_statx_in,
-    fuse_statx_out, fuse_sx_time)
+    FATTR_SIZE, FATTR_UID, FUSE_ATOMIC_O_TRUNC, fuse_access_in, fuse_attr, fuse_attr_out, fuse_entry_out,
+    fuse_setattr_in, fuse_statx_in, fuse_statx_out, fuse_sx_time)
 from .handles cimport Handle, handle_acquire, handle_release
 from .ids cimport ID_NONE, id_translate
 from .inode_cache cimport Borrowed, inode_borrow, inode_fd, inode_give_back, open_with_room
@@ -18,10 +18,10 @@ from .inode_table cimport INODE_ROOT, Inode
 from .inodes cimport inode_forget
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, EACCES, EBADF, EINVAL, EISDIR, ENOENT,
-    ENOSYS, EOPNOTSUPP, EPERM, ESTALE, O_NOFOLLOW, O_PATH, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID, S_ISUID, S_IXGRP,
-    STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, device_major, device_minor,
-    linux_statx, linux_statx_time, memset, sys_close, sys_fchmodat, sys_fchmodat2, sys_fchownat, sys_ftruncate,
-    sys_openat, sys_readlinkat, sys_statx, sys_truncate, sys_utimensat, timespec)
+    ENOSYS, EOPNOTSUPP, EPERM, ESTALE, O_NOFOLLOW, O_PATH, O_TRUNC, O_WRONLY, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID,
+    S_ISUID, S_IXGRP, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, device_major,
+    device_minor, linux_statx, linux_statx_time, memset, sys_close, sys_fchmodat, sys_fchmodat2, sys_fchownat,
+    sys_ftruncate, sys_openat, sys_readlinkat, sys_statx, sys_truncate, sys_utimensat, timespec)
 from .mutex cimport lock, unlock
 from .override cimport override_change, override_host_mode, override_show
 from .request cimport WOULD_SLEEP, Request, next_bytes, next_name, reply
@@ -133,6 +133,15 @@ cdef int op_getattr(Context *ctx, Request *request) noexcept nogil:
     return error if error < 0 else reply(request, &out, sizeof(out))
 
 
+cdef int truncate_by_open(Context *ctx, int fd) noexcept nogil:
+    cdef char name[16]
+    fd = sys_openat(ctx.share.proc_fd, decimal(name, fd), O_WRONLY | O_TRUNC, 0)
+    if fd < 0:
+        return fd
+    sys_close(fd)
+    return 0
+
+
 cdef int change_size(Context *ctx, Request *request, const fuse_setattr_in *args, Inode *inode, int fd) noexcept nogil:
     cdef char name[16]
     cdef Handle *handle
@@ -144,7 +153,11 @@ cdef int change_size(Context *ctx, Request *request, const fuse_setattr_in *args
         return -EISDIR if inode.kind == S_IFDIR else -EINVAL
     keep_suid(ctx, not args.valid & FATTR_KILL_SUIDGID)
     joined = join_group(ctx, fd)
-    if not args.valid & FATTR_FH:
+    if args.size == 0 and not args.valid & (FATTR_FH | FATTR_MTIME) and not ctx.share.flags & FUSE_ATOMIC_O_TRUNC:
+        # For an open with O_TRUNC, which sets the times of an empty file, too; or for truncate(2), which need not, but
+        # may. Linux sends the same for both; with another size, or with ATOMIC_O_TRUNC, it would be the latter.
+        error = truncate_by_open(ctx, fd)
+    elif not args.valid & FATTR_FH:
         error = sys_truncate(decimal(name, fd), <int64_t> args.size)
     else:
         handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)

@@ -14,7 +14,7 @@ from frontend import fuse_abi as abi
 from frontend.fuse import FuseClient
 from frontend.fuse_abi import Opcode
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Mounts, as_guest, as_host, error_of, needs_root, refused
+from tests.filesystem.support import ROOT, Mounts, as_guest, as_host, error_of, needs_root, refused, settle
 
 NANOSECOND = 10**9
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
@@ -211,6 +211,26 @@ def test_truncation_cuts_and_extends(fuse: FuseClient, share: pathlib.Path, by: 
     with (share / "file").open("rb") as file:
         assert file.read(30_000) == data[:size].ljust(min(size, 30_000), b"\0")
     fuse.release(nodeid, fh)
+
+
+@needs_root
+@pytest.mark.parametrize("option", ["--no-killpriv-v2", "--override-stat"])
+def test_an_open_that_truncates_sets_the_times_of_an_empty_file(connect: Connect, mounts: Mounts, option: str) -> None:
+    """Without ATOMIC_O_TRUNC it is a SETATTR of nothing but the size. One to another size is truncate(2), which sets no
+    times on tmpfs where the file has it already, and no data.
+    """
+    guest = connect(option, share=mounts.tmpfs())
+    for name, size in (("empty", 0), ("hole", 10)):
+        path = guest.share / name
+        path.touch()
+        os.truncate(path, size)
+        os.utime(path, (1, 1))
+        changed = path.stat().st_ctime_ns
+        settle()
+        guest.fuse.setattr(guest.fuse.lookup(ROOT, name).nodeid, size=size, lock_owner=1)
+        stamps = path.stat()
+        assert (stamps.st_mtime > 1, stamps.st_ctime_ns > changed) == (size == 0, size == 0)
+        assert (stamps.st_size, stamps.st_atime) == (size, 1)
 
 
 def test_truncation_by_a_handle_that_cannot_write_is_refused(fuse: FuseClient, share: pathlib.Path) -> None:
