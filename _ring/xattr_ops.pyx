@@ -8,8 +8,9 @@ from .fuse_abi cimport (
     fuse_setxattr_in_compat)
 from .inode_cache cimport Borrowed, inode_borrow, inode_give_back
 from .linux cimport (
-    E2BIG, EINVAL, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, XATTR_CREATE, XATTR_REPLACE, decimal, memmove, strlen,
-    sys_getxattr, sys_listxattr, sys_removexattr, sys_setxattr)
+    AT_EMPTY_PATH, E2BIG, EINVAL, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, STATX_MODE, S_ISGID, XATTR_CREATE,
+    XATTR_REPLACE, decimal, linux_statx, memmove, strcmp, strlen, sys_fchmodat, sys_getxattr, sys_listxattr,
+    sys_removexattr, sys_setxattr, sys_statx)
 from .request cimport Request, next_bytes, next_name, reply
 from .share cimport Context
 from .xattr_names cimport XATTR_NAME_MAX, xattr_to_guest, xattr_to_host
@@ -45,6 +46,16 @@ cdef int set_label(Context *ctx, int fd, const char *name, const void *label, ui
     return error if error < 0 else sys_setxattr(decimal(path, fd), host_name, label, size, 0)
 
 
+cdef int drop_sgid(Context *ctx, int fd) noexcept nogil:
+    """After an access ACL by somebody who is not in the file's group: the host looks at the daemon's own instead."""
+    cdef char path[16]
+    cdef linux_statx stat
+    cdef int error = sys_statx(fd, "", AT_EMPTY_PATH, STATX_MODE, &stat)
+    if error < 0 or not stat.stx_mode & S_ISGID:
+        return error
+    return sys_fchmodat(ctx.share.proc_fd, decimal(path, fd), stat.stx_mode & 0o7777 & ~<uint32_t> S_ISGID)
+
+
 cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:
     # The shorter struct begins like the longer one; which it is was settled by INIT.
     cdef const fuse_setxattr_in_compat *args = <const fuse_setxattr_in_compat *> next_bytes(
@@ -54,6 +65,7 @@ cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:
     cdef char host_name[XATTR_NAME_MAX + 1]
     cdef Borrowed borrowed
     cdef char path[16]
+    cdef bint keep
     cdef int error
     if args == NULL or name == NULL or name[0] == 0:
         return -EINVAL
@@ -68,9 +80,12 @@ cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:
     error = inode_borrow(&ctx.share.inodes, request.header.nodeid, &borrowed)
     if error < 0:
         return error
-    keep_suid(ctx, not (ctx.share.flags & FUSE_SETXATTR_EXT
-                        and (<const fuse_setxattr_in *> args).setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID))
+    keep = not (ctx.share.flags & FUSE_SETXATTR_EXT
+                and (<const fuse_setxattr_in *> args).setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID)
+    keep_suid(ctx, keep)
     error = sys_setxattr(decimal(path, borrowed.fd), host_name, value, args.size, <int> args.flags)
+    if error == 0 and not keep and strcmp(name, "system.posix_acl_access") == 0:
+        error = drop_sgid(ctx, borrowed.fd)
     inode_give_back(&ctx.share.inodes, &borrowed)
     return error if error < 0 else reply(request, NULL, 0)
 

@@ -11,7 +11,7 @@ from frontend import fuse_abi as abi
 from frontend.fuse import LINUX_FLAGS, FuseClient
 from frontend.fuse_abi import Opcode
 from tests.filesystem.conftest import Connect
-from tests.filesystem.support import ROOT, Guest, Mounts, error_of, needs_root, refused
+from tests.filesystem.support import ROOT, Guest, Mounts, access_list, error_of, needs_root, refused
 
 
 @pytest.fixture(autouse=True)
@@ -312,3 +312,26 @@ def test_a_value_too_large_for_the_file_system_is_refused(connect: Connect, moun
     with refused(errno.ENOSPC):
         guest.fuse.setxattr(node, "user.name", b"x" * 60_000)
     assert user_names(guest.fuse.listxattr(node)) == []
+
+
+@needs_root
+@pytest.mark.parametrize("group", [0, 1234], ids=["the daemon's group", "another group"])
+@pytest.mark.parametrize(("kind", "bits"), [("file", 0o2755), ("file", 0o2744), ("folder", 0o2755)])
+def test_an_access_list_by_a_stranger_to_the_group_takes_set_group_id_away(connect: Connect, mounts: Mounts, kind: str,
+                                                                           bits: int, group: int) -> None:
+    """The guest says so; a list that new files inherit changes nothing."""
+    guest = connect("--posix-acl", share=mounts.ext4())
+    path = guest.share / kind
+    path.mkdir() if kind == "folder" else path.touch()
+    os.chown(path, 1000, group)
+    path.chmod(bits)
+    node = guest.fuse.lookup(ROOT, kind).nodeid
+    entries = access_list((1, 7, 0xffffffff), (2, 4, 77), (4, bits >> 3 & 7, 0xffffffff), (16, 5, 0xffffffff),
+                          (32, 5, 0xffffffff))
+    if kind == "folder":
+        guest.fuse.setxattr(node, "system.posix_acl_default", entries, setxattr_flags=abi.FUSE_SETXATTR_ACL_KILL_SGID)
+    guest.fuse.setxattr(node, "system.posix_acl_access", entries)
+    assert path.stat().st_mode & 0o7777 == 0o2755
+    guest.fuse.setxattr(node, "system.posix_acl_access", entries, setxattr_flags=abi.FUSE_SETXATTR_ACL_KILL_SGID)
+    assert path.stat().st_mode & 0o7777 == 0o755
+    assert os.getxattr(path, "system.posix_acl_access") == entries
