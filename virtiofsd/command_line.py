@@ -162,6 +162,9 @@ def check(values: argparse.Namespace) -> None:
     if (values.translate_uid or values.translate_gid) and values.posix_acl != "never":
         raise OptionError("--posix-acl and --translate-uid or --translate-gid exclude each other: ids in ACLs would "
                           "not be translated")
+    if values.override_stat and values.posix_acl != "never":
+        raise OptionError("--override-stat and --posix-acl exclude each other: the modes that are kept would not "
+                          "follow ACLs")
     if values.override_stat and (values.translate_uid or values.translate_gid):
         raise OptionError("--override-stat and --translate-uid or --translate-gid exclude each other")
     if values.writeback and values.cache in ("never", "metadata"):

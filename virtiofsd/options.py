@@ -133,7 +133,8 @@ OPTIONS = (
     Option("--translate-gid", "RANGE", translation, [], "the same for group ids", IDS, repeats=True),
     Option("--override-stat", None, None, False, "fake root: keep owners, modes and device nodes of guests in the "
            "extended attribute user.containers.override_stat, for a daemon that may not set the real ones. Symbolic "
-           "links can have no such attribute, and are root's", IDS),
+           "links can have no such attribute, and are root's. Not with --posix-acl, as ACLs and the modes that are "
+           "kept would contradict each other", IDS),
 
     Option("--posix-lock", None, None, False, "POSIX locks reach the host, and exclude other guests and host "
            "processes", LOCKS),

@@ -114,6 +114,8 @@ def test_a_bad_value_is_named_with_its_option(option: str, words: list[str]) -> 
      "--override-stat and --translate-uid or --translate-gid exclude each other"),
     (["--override-stat", "--translate-gid=map:1000:0:1"],
      "--override-stat and --translate-uid or --translate-gid exclude each other"),
+    (["--override-stat", "--posix-acl=auto"],
+     "--override-stat and --posix-acl exclude each other: the modes that are kept would not follow ACLs"),
     (["--uid-map=:0:1000:1:", "--sandbox=chroot"], "--uid-map and --gid-map need --sandbox namespace, not chroot"),
     (["--gid-map=:0:1000:1:", "--sandbox=none"], "--uid-map and --gid-map need --sandbox namespace, not none"),
 ])
