@@ -19,4 +19,5 @@ cdef bint inode_lose(InodeTable *table, Shard *shard, Inode *inode) noexcept nog
 cdef void inode_gone(InodeTable *table, Inode *inode) noexcept nogil
 cdef bint inodes_close_few(InodeTable *table) noexcept nogil
 cdef void inodes_close_pending(InodeTable *table) noexcept nogil
+cdef void inodes_removed(InodeTable *table) noexcept nogil
 cdef bint inodes_free_space(InodeTable *table, int64_t result) noexcept nogil

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .atomics cimport (
     compare_exchange32, compare_exchange64, exchange32, fetch_add32, fetch_add64, fetch_sub32, fetch_sub64,
-    load_acquire32, load_acquire64, load_relaxed32, store_relaxed32)
+    load_acquire32, load_acquire64, load_relaxed32, load_relaxed64, store_relaxed32, store_relaxed64)
 from .inode_identity cimport mount_leave
 from .inode_index cimport index_remove
 from .inode_slots cimport free_slot
@@ -26,6 +26,8 @@ cdef enum:
     LEARNING = 8         # the part that one time has of what is usual
     YIELDS = 64
     CLOSING_LOOKS = 1000
+    FORGET_LOOKS = 5
+    FORGET_US = 20000    # after a removal its FORGET may be yet to come, from another queue
 
 cdef int64_t PAUSE_NS = 1000000
 
@@ -318,16 +320,26 @@ cdef void inodes_close_pending(InodeTable *table) noexcept nogil:
     fetch_sub32(&table.closing, 1)
 
 
+cdef void inodes_removed(InodeTable *table) noexcept nogil:
+    """The guest has removed something; it will forget it, if nobody has it open."""
+    store_relaxed64(&table.removed_at, ticks_now())
+
+
 cdef bint inodes_free_space(InodeTable *table, int64_t result) noexcept nogil:
     """Whether a call that found the disk full is worth another try: what the guest has just removed takes its space
-    until its descriptor is closed, which this waits for, but not for ever.
+    until it is forgotten and its descriptor closed, which this waits for, but not for ever.
     """
     cdef uint32_t pause = 0
-    cdef int _look
-    if result != -ENOSPC and result != -EDQUOT or not load_relaxed32(&table.to_close_count):
+    cdef int least = 1
+    cdef int look
+    if result != -ENOSPC and result != -EDQUOT:
         return False
-    for _look in range(CLOSING_LOOKS):
-        sys_futex_wait(&pause, 0, PAUSE_NS)
-        if not load_relaxed32(&table.to_close_count):
+    if not load_relaxed32(&table.to_close_count):
+        if ticks_now() - load_relaxed64(&table.removed_at) > FORGET_US * table.ticks_per_us:
+            return False
+        least = FORGET_LOOKS    # a worker may have closed it between two looks
+    for look in range(CLOSING_LOOKS):
+        if look >= least and not load_relaxed32(&table.to_close_count):
             break
+        sys_futex_wait(&pause, 0, PAUSE_NS)
     return True

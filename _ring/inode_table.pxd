@@ -139,6 +139,7 @@ cdef struct InodeTable:
     uint32_t tree_lock          # of parents and names
     uint32_t to_close           # slots whose descriptor is yet to be closed, linked by hash_next
     uint32_t to_close_count
+    uint64_t removed_at         # in ticks: when the guest has removed something last
     uint32_t loose_mounts       # that have such a descriptor
     uint32_t close_ticks        # that closing one usually takes
     uint32_t closing            # threads that are at it

@@ -11,7 +11,7 @@ from .fuse_abi cimport (
     fuse_mkdir_in, fuse_mknod_in, fuse_open_out, fuse_rename2_in, fuse_rename_in)
 from .inode_cache cimport inode_fd
 from .inode_eviction cimport RESERVE_FOR_NEW, has_room, open_counted
-from .inode_lifetime cimport inode_acquire, inode_gone, inode_release
+from .inode_lifetime cimport inode_acquire, inode_gone, inode_release, inodes_removed
 from .inode_places cimport inode_seen_at
 from .inode_table cimport INODE_BY_CTIME, MOUNT_HANDLES, Inode
 from .inodes cimport inode_find, inode_forget, is_deleted, mount_of
@@ -410,6 +410,8 @@ cdef int remove_name(Context *ctx, Request *request, int flags) noexcept nogil:
         return fd
     kept = keep_found(ctx, parent, fd, name, False)
     error = sys_unlinkat(fd, name, flags)
+    if error == 0:
+        inodes_removed(&ctx.share.inodes)
     let_found_go(ctx, kept, error)
     inode_release(&ctx.share.inodes, parent)
     return error if error < 0 else reply(request, NULL, 0)
@@ -475,6 +477,7 @@ cdef int rename(Context *ctx, Request *request, uint64_t new_parent, uint32_t fl
             other = keep_found(ctx, target, target_fd, new_name, flags & RENAME_EXCHANGE)
             error = sys_renameat2(source_fd, old_name, target_fd, new_name, flags)
             if error == 0:
+                inodes_removed(&ctx.share.inodes)   # what had the new name, perhaps
                 seen_at(ctx, target, target_fd, new_name)
                 if flags & RENAME_EXCHANGE:
                     seen_at(ctx, source, source_fd, old_name)

@@ -4,6 +4,7 @@ import errno
 import os
 import pathlib
 import stat
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from frontend import fuse_abi as abi
 from frontend.fuse import LINUX_FLAGS, FuseClient
+from frontend.fuse_abi import Opcode
 from tests.filesystem.conftest import Connect
 from tests.filesystem.support import (
     ROOT,
@@ -19,6 +21,7 @@ from tests.filesystem.support import (
     access_list,
     as_guest,
     as_host,
+    error_of,
     give_back,
     guest_device,
     needs_root,
@@ -461,3 +464,23 @@ def test_what_the_guest_has_just_forgotten_makes_room_for_what_it_creates(connec
     guest.fuse.unlink(ROOT, "big")
     guest.fuse.forget(node)
     creator(guest.fuse, ROOT, "new")
+
+
+@needs_root
+def test_what_the_guest_is_about_to_forget_makes_room_for_what_it_creates(connect: Connect, mounts: Mounts) -> None:
+    """The FORGET comes by another queue and a moment later, on a busy machine much later: so there are some tries."""
+    guest = connect(share=mounts.tmpfs(options="size=1m,nr_inodes=2"))
+    fuse = guest.fuse
+    for _ in range(20):
+        old = mkdir(fuse, ROOT, "old")
+        fuse.rmdir(ROOT, "old")
+        asked = fuse.submit(Opcode.MKDIR, ROOT, abi.MKDIR_IN.pack(mode=0o755), b"new\0", out_size=abi.ENTRY_OUT.size)
+        time.sleep(0.001)
+        fuse.forget(old.nodeid)
+        reply = fuse.complete(asked)
+        guest.daemon.wait_for(inodes_closing=0)
+        if not reply.error:
+            fuse.lookups[abi.ENTRY_OUT.unpack(reply.data).nodeid] += 1
+            return
+        assert error_of(reply) == "ENOSPC"
+    pytest.fail("the disk was full, each time")
