@@ -1,8 +1,8 @@
 """INIT and DESTROY, FORGET, and what concerns the file system as a whole."""
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from .atomics cimport load_relaxed32, store_release32
+from .atomics cimport load_acquire32, load_acquire64, load_relaxed32, store_release32
 from .chain cimport chain_take
 from .entries cimport open_inode
 from .fuse_abi cimport (
@@ -17,7 +17,7 @@ from .handles cimport handles_close_all
 from .inode_cache cimport inode_fd
 from .inode_identity cimport mounts_close
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
-from .inode_table cimport Inode
+from .inode_table cimport CHUNK_BITS, CHUNK_INODES, INODE_ROOT, PINS, Inode, InodeTable, at_slot
 from .inodes cimport inode_forget, inodes_forget_all
 from .kept cimport kept_close
 from .linux cimport EPROTO, ESTALE, O_RDONLY, memcpy, memset, statfs, sys_close, sys_fstatfs, sys_syncfs
@@ -208,15 +208,66 @@ cdef int op_statfs(Context *ctx, Request *request) noexcept nogil:
     return reply(request, &out, sizeof(out))
 
 
-cdef int op_syncfs(Context *ctx, Request *request) noexcept nogil:
-    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
-    cdef int fd
-    if inode == NULL:
-        return -ESTALE
-    fd = open_inode(ctx, inode, O_RDONLY)
-    inode_release(&ctx.share.inodes, inode)
+cdef int sync_by(Context *ctx, Inode *inode, bint *opened) noexcept nogil:
+    """The file system of a pinned inode. 0 or -errno, which is not syncfs's where the inode could not be opened."""
+    cdef int fd = open_inode(ctx, inode, O_RDONLY)
+    cdef int error
+    opened[0] = fd >= 0
     if fd < 0:
         return fd
-    cdef int error = sys_syncfs(fd)
+    error = sys_syncfs(fd)
     sys_close(fd)
+    return error
+
+
+cdef int sync_others(Context *ctx, uint32_t roots) noexcept nogil:
+    """The mounts other than the root's, by whatever the guest knows on each. 0, or the first -errno of syncfs.
+
+    Most guests take a directory with a mount for a file system of its own, for which they ask by themselves. To sync
+    that once more costs little; a file that is mounted by itself, and the mounts of all other guests, come here alone.
+    """
+    cdef InodeTable *table = &ctx.share.inodes
+    cdef uint32_t mounts = load_acquire32(&table.mount_count)
+    cdef uint8_t *wanted = ctx.scratch
+    cdef uint32_t left = 0
+    cdef uint32_t chunk, i
+    cdef Inode *inode
+    cdef uint64_t state
+    cdef bint opened
+    cdef int error
+    cdef int first = 0
+    for i in range(mounts):
+        wanted[i] = i != roots and load_relaxed32(&table.mounts[i].inodes) != 0
+        left += wanted[i]
+    for chunk in range(load_acquire32(&table.chunk_count)):
+        for i in range(<uint32_t> CHUNK_INODES):
+            if not left:
+                return first
+            inode = at_slot(table, (chunk << CHUNK_BITS) + i)
+            state = load_acquire64(&inode.state)
+            if not state & PINS or inode.mount >= mounts or not wanted[inode.mount]:
+                continue
+            inode = inode_acquire(table, state >> 32 << 32 | (chunk << CHUNK_BITS) + i)
+            if inode == NULL:
+                continue
+            error = sync_by(ctx, inode, &opened)
+            if opened and inode.mount < mounts and wanted[inode.mount]:
+                wanted[inode.mount] = 0
+                left -= 1
+                first = first if first else error
+            inode_release(table, inode)
+    return first
+
+
+cdef int op_syncfs(Context *ctx, Request *request) noexcept nogil:
+    cdef Inode *inode = inode_acquire(&ctx.share.inodes, request.header.nodeid)
+    cdef bint opened
+    cdef int error, others
+    if inode == NULL:
+        return -ESTALE
+    error = sync_by(ctx, inode, &opened)
+    if inode.flags & INODE_ROOT:
+        others = sync_others(ctx, inode.mount)
+        error = error if error < 0 else others
+    inode_release(&ctx.share.inodes, inode)
     return error if error < 0 else reply(request, NULL, 0)

@@ -280,6 +280,31 @@ def test_data_is_on_the_disk_when_the_answer_is_there(guest: Guest, kind: str, s
     assert on_disk(image, content)
 
 
+@pytest.mark.parametrize("option", ["--announce-submounts", "--no-announce-submounts"])
+def test_to_sync_the_share_reaches_every_file_system_in_it(connect: Connect, mounts: Mounts, tmp_path: pathlib.Path,
+                                                           option: str) -> None:
+    """By a directory with a mount, and by a file that is mounted alone, which is no file system to any guest."""
+    share, images = tmp_path / "several", []
+    share.mkdir()
+    for name in ("folder", "behind"):
+        made = mounts.image("ext4", 32, name=name)
+        (made / "file").touch()
+        os.sync()
+        images.append(mounts.folder / f"{name}.img")
+        mounts.bind(made if name == "folder" else made / "file", share / name)
+    guest = connect(option, share=share)
+    fuse = guest.fuse
+    nodes = (fuse.lookup(fuse.lookup(ROOT, "folder").nodeid, "file").nodeid, fuse.lookup(ROOT, "behind").nodeid)
+    content = os.urandom(4096)
+    for node in nodes:
+        fh = fuse.open(node, os.O_RDWR).fh
+        fuse.write(node, fh, 0, content)
+        fuse.release(node, fh)
+    assert not any(on_disk(image, content) for image in images), "it was written by itself: nothing was tried"
+    fuse.syncfs()
+    assert all(on_disk(image, content) for image in images)
+
+
 @pytest.mark.parametrize("kind", ON_DISK, indirect=True)
 def test_names_are_on_the_disk_when_the_answer_is_there(guest: Guest, kind: str,
                                                         shares: dict[str, pathlib.Path]) -> None:
