@@ -2,10 +2,10 @@
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
-from .atomics cimport load_relaxed32, store_relaxed32
 from .caller cimport join_group, keep_suid, leave_group
 from .entries cimport (
-    check_name, cuts_much, enter_file, fill_attr, fill_attr_out, fill_attr_valid, is_dot, is_dotdot, lookup_name)
+    change_host_mode, check_name, cuts_much, enter_file, fill_attr, fill_attr_out, fill_attr_valid, is_dot, is_dotdot,
+    lookup_name)
 from .fuse_abi cimport (
     FATTR_ATIME, FATTR_ATIME_NOW, FATTR_FH, FATTR_GID, FATTR_KILL_SUIDGID, FATTR_MODE, FATTR_MTIME, FATTR_MTIME_NOW,
     FATTR_SIZE, FATTR_UID, FUSE_ATOMIC_O_TRUNC, fuse_access_in, fuse_attr, fuse_attr_out, fuse_entry_out,
@@ -18,10 +18,10 @@ from .inode_table cimport INODE_ROOT, Inode
 from .inodes cimport inode_forget
 from .linux cimport (
     AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_STATX_FORCE_SYNC, EACCES, EBADF, EINVAL, EISDIR, ENOENT,
-    ENOSYS, EOPNOTSUPP, EPERM, ESTALE, O_NOFOLLOW, O_PATH, O_TRUNC, O_WRONLY, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID,
+    EOPNOTSUPP, ESTALE, O_NOFOLLOW, O_PATH, O_TRUNC, O_WRONLY, S_IFDIR, S_IFLNK, S_IFREG, S_ISGID,
     S_ISUID, S_IXGRP, STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID, UTIME_NOW, UTIME_OMIT, decimal, device_major,
-    device_minor, linux_statx, linux_statx_time, memset, sys_close, sys_fchmodat, sys_fchmodat2, sys_fchownat,
-    sys_ftruncate, sys_openat, sys_readlinkat, sys_statx, sys_truncate, sys_utimensat, timespec)
+    device_minor, linux_statx, linux_statx_time, memset, sys_close, sys_fchownat, sys_ftruncate,
+    sys_openat, sys_readlinkat, sys_statx, sys_truncate, sys_utimensat, timespec)
 from .mutex cimport lock, unlock
 from .override cimport override_change, override_host_mode, override_show
 from .request cimport WOULD_SLEEP, Request, next_bytes, next_name, reply
@@ -201,19 +201,6 @@ cdef int change_owner(Context *ctx, const fuse_setattr_in *args, int fd) noexcep
         keep_suid(ctx, True)   # a set-group-id bit that nobody executes by; the others go whoever does this
         error = sys_fchownat(fd, "", uid, gid, AT_EMPTY_PATH)
     return error if error < 0 else drop_capabilities(ctx, fd)
-
-
-cdef int change_host_mode(Context *ctx, int fd, uint32_t mode) noexcept nogil:
-    """By the descriptor itself, or where that is not to be had (before Linux 6.6) through /proc, which takes longer."""
-    cdef char name[16]
-    cdef int error = -ENOSYS
-    if not load_relaxed32(&ctx.share.no_fchmodat2):
-        error = sys_fchmodat2(fd, "", mode, AT_EMPTY_PATH)
-        if error == -ENOSYS:
-            store_relaxed32(&ctx.share.no_fchmodat2, 1)
-    if error == -ENOSYS or error == -EPERM:     # which container run-times say of what they do not know
-        error = sys_fchmodat(ctx.share.proc_fd, decimal(name, fd), mode)
-    return error
 
 
 cdef int change_noted(Context *ctx, const fuse_setattr_in *args, const Inode *inode, int fd) noexcept nogil:

@@ -20,4 +20,5 @@ cdef int enter_created(Context *ctx, int fd, bint described, Inode *parent, cons
                        fuse_entry_out *out) noexcept nogil
 cdef int enter_linked(Context *ctx, int fd, Inode *parent, const char *name, fuse_entry_out *out) noexcept nogil
 cdef bint cuts_much(int fd, uint64_t size) noexcept nogil
+cdef int change_host_mode(Context *ctx, int fd, uint32_t mode) noexcept nogil
 cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil

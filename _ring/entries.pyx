@@ -15,10 +15,10 @@ from .inode_places cimport inode_seen_at
 from .inode_table cimport MOUNT_HANDLES, MUCH, Inode, InodeTable, Mount
 from .inodes cimport inode_add, inode_count_lookup, inode_forget, mount_of
 from .linux cimport (
-    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, ENFILE, ENXIO, ESTALE,
-    OWNER_LOCAL, O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, STATX_BASIC_STATS, STATX_BTIME, STATX_CTIME,
-    STATX_MTIME, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, decimal, device_encode, linux_statx,
-    sys_close, sys_statx)
+    AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC, AT_SYMLINK_NOFOLLOW, EACCES, EINVAL, ENFILE, ENOSYS, ENXIO,
+    EPERM, ESTALE, OWNER_LOCAL, O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_PATH, STATX_BASIC_STATS, STATX_BTIME,
+    STATX_CTIME, STATX_MTIME, STATX_SIZE, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, S_IXGRP, decimal, device_encode,
+    linux_statx, sys_close, sys_fchmodat, sys_fchmodat2, sys_statx)
 from .override cimport override_show
 from .share cimport Context
 
@@ -291,6 +291,19 @@ cdef bint cuts_much(int fd, uint64_t size) noexcept nogil:
     cdef linux_statx stat
     return sys_statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &stat) == 0 and \
         stat.stx_size > size and stat.stx_size - size > MUCH
+
+
+cdef int change_host_mode(Context *ctx, int fd, uint32_t mode) noexcept nogil:
+    """By the descriptor itself, or where that is not to be had (before Linux 6.6) through /proc, which takes longer."""
+    cdef char name[16]
+    cdef int error = -ENOSYS
+    if not load_relaxed32(&ctx.share.no_fchmodat2):
+        error = sys_fchmodat2(fd, "", mode, AT_EMPTY_PATH)
+        if error == -ENOSYS:
+            store_relaxed32(&ctx.share.no_fchmodat2, 1)
+    if error == -ENOSYS or error == -EPERM:     # which container run-times say of what they do not know
+        error = sys_fchmodat(ctx.share.proc_fd, decimal(name, fd), mode)
+    return error
 
 
 cdef int open_inode(Context *ctx, Inode *inode, int flags) noexcept nogil:

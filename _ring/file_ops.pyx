@@ -392,14 +392,12 @@ cdef int op_write(Context *ctx, Request *request) noexcept nogil:
         leave_group(ctx)
     if written != 0:    # one that has failed may have got somewhere before
         drop_capabilities(ctx, handle.fd)
-    error = 0
     if sync and written > 0:
         error = sys_fdatasync(handle.fd) if sync == O_DSYNC else sys_fsync(handle.fd)
+        written = error if error < 0 else written
     handle_release(&ctx.share.handles, handle)
     if written < 0:
         return <int> written
-    if error < 0:
-        return error
     out.size = <uint32_t> (there + <uint64_t> written)
     out.padding = 0
     return reply(request, &out, sizeof(out))

@@ -3,14 +3,15 @@
 from libc.stdint cimport int64_t, uint32_t
 
 from .caller cimport keep_suid
+from .entries cimport change_host_mode
 from .fuse_abi cimport (
     FUSE_SETXATTR_ACL_KILL_SGID, FUSE_SETXATTR_EXT, fuse_getxattr_in, fuse_getxattr_out, fuse_setxattr_in,
     fuse_setxattr_in_compat)
 from .inode_cache cimport Borrowed, inode_borrow, inode_give_back
 from .linux cimport (
     AT_EMPTY_PATH, E2BIG, EINVAL, ENODATA, ENOSYS, EOPNOTSUPP, EPERM, ERANGE, STATX_MODE, S_ISGID, XATTR_CREATE,
-    XATTR_REPLACE, decimal, linux_statx, memmove, strcmp, strlen, sys_fchmodat, sys_getxattr, sys_listxattr,
-    sys_removexattr, sys_setxattr, sys_statx)
+    XATTR_REPLACE, decimal, linux_statx, memmove, strcmp, strlen, sys_getxattr, sys_listxattr, sys_removexattr,
+    sys_setxattr, sys_statx)
 from .request cimport Request, next_bytes, next_name, reply
 from .share cimport Context
 from .xattr_names cimport XATTR_NAME_MAX, xattr_to_guest, xattr_to_host
@@ -48,12 +49,11 @@ cdef int set_label(Context *ctx, int fd, const char *name, const void *label, ui
 
 cdef int drop_sgid(Context *ctx, int fd) noexcept nogil:
     """After an access ACL by somebody who is not in the file's group: the host looks at the daemon's own instead."""
-    cdef char path[16]
     cdef linux_statx stat
     cdef int error = sys_statx(fd, "", AT_EMPTY_PATH, STATX_MODE, &stat)
     if error < 0 or not stat.stx_mode & S_ISGID:
         return error
-    return sys_fchmodat(ctx.share.proc_fd, decimal(path, fd), stat.stx_mode & 0o7777 & ~<uint32_t> S_ISGID)
+    return change_host_mode(ctx, fd, stat.stx_mode & 0o7777 & ~<uint32_t> S_ISGID)
 
 
 cdef int op_setxattr(Context *ctx, Request *request) noexcept nogil:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tests.conftest import program
-from tests.daemon.sandboxed import NOBODY, SUB_IDS, given_ids
+from tests.daemon.sandboxed import NO_ADMIN, NOBODY, SUB_IDS, given_ids
 
 ROOT = os.geteuid() == 0
 WAITS = "Waiting for vhost-user socket connection..."
@@ -161,7 +161,7 @@ CALLERS = {
     "mkosi": Caller(mkosi, hands_over=True),
     "mkosi as a plain user": Caller(mkosi, hands_over=True, plain=True, fakes_root=True),
     # As root, but without the right to make namespaces or to mount.
-    "in a container": Caller(container, prefix=("setpriv", "--bounding-set", "-sys_admin")),
+    "in a container": Caller(container, prefix=NO_ADMIN),
     "systemd-vmspawn": Caller(vmspawn, hands_over=True, environment=(("LISTEN_FDS", "1"), ("LISTEN_PID", "1"))),
     "proxmox": Caller(proxmox, hands_over=True),
     "kubevirt": Caller(kubevirt, plain=True),

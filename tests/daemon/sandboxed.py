@@ -25,6 +25,7 @@ PROBE = REPOSITORY / "tests" / "daemon" / "sandbox_probe.py"
 NOBODY = 65534
 SUB_IDS = (200_000, 65_536)     # the first, and how many
 
+NO_ADMIN = ("setpriv", "--bounding-set", "-sys_admin")     # before a program: root, as it is in a container
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make this sandbox, or become another user")
 
 

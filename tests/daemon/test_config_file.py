@@ -45,6 +45,8 @@ SAMPLES: dict[str, tuple[str, list[str]]] = {
     "--uid-map": ('[":0:1000:1:", ":1:100000:65536:"]', [":0:1000:1:", ":1:100000:65536:"]),
     "--gid-map": ('[":0:1000:1:"]', [":0:1000:1:"]),
     "--drain-timeout": ("1.5", ["1.5"]),
+    "--migration-mode": ('"find-paths"', ["find-paths"]),
+    "--migration-on-error": ('"abort"', ["abort"]),
     "--log-level": ('"warn,virtiofsd.vrings=debug"', ["warn,virtiofsd.vrings=debug"]),
 }
 
@@ -70,7 +72,7 @@ def complaint(file: pathlib.Path, text: str) -> str:
     return message.removeprefix(f"--config {file}: ")
 
 
-@pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.in_file and not option.ineffective])
+@pytest.mark.parametrize("name", [option.name for option in OPTIONS if option.in_file])
 def test_every_option_of_a_share_can_stand_in_a_file(file: pathlib.Path, name: str) -> None:
     key = name.removeprefix("--")
     base = "\n".join(line for line in BASE.splitlines() if not line.startswith(key))
@@ -86,8 +88,8 @@ def test_every_option_of_a_share_can_stand_in_a_file(file: pathlib.Path, name: s
     assert values("--config", file) == values(*socket, "--shared-dir=/some/where", *words)
 
 
-@pytest.mark.parametrize("option", [option for option in OPTIONS if option.in_file and option.parse is None
-                                    and not option.ineffective], ids=lambda option: option.name)
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.in_file and option.parse is None],
+                         ids=lambda option: option.name)
 def test_false_takes_a_switch_back(file: pathlib.Path, option: Any) -> None:
     file.write_text(f"{BASE}{option.name[2:]} = false\n")
     assert values("--config", file)[option.key] is False

@@ -13,12 +13,11 @@ from frontend import fuse_abi
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
 from tests.conftest import program
-from tests.daemon.sandboxed import needs_root
+from tests.daemon.sandboxed import NO_ADMIN, needs_root
 from tests.daemon.support import wait_until
 from tests.running import SECONDS
 
 ROOT = 1
-NO_ADMIN = ("setpriv", "--bounding-set", "-sys_admin")
 # Forbids unshare(2), as container runtimes do by default to who has no CAP_SYS_ADMIN, and becomes the daemon.
 WITHOUT_UNSHARE = """
 import errno, os, sys
