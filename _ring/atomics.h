@@ -35,6 +35,16 @@ static inline void fence_full(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 /* A hint to have the line that `p` lies in when it is read soon; never a fault. */
 static inline void prefetch(const void *p) { __builtin_prefetch(p); }
 
+/* The same of a line that is written soon: no other CPU has it any more. */
+static inline void prefetch_to_write(const void *p) {
+#if defined(__x86_64__)
+    /* The compiler's own is for reading, unless it is told of a newer CPU; an older one takes this for nothing. */
+    __asm__ volatile("prefetchw %0" ::"m"(*(const char *)p));
+#else
+    __builtin_prefetch(p, 1);
+#endif
+}
+
 static inline void cpu_relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();

@@ -28,6 +28,7 @@ cdef extern from "atomics.h" nogil:
     void store_pointer(void **p, void *value)
     void fence_full()
     void prefetch(const void *p)
+    void prefetch_to_write(const void *p)
     void cpu_relax()
     uint32_t leading_zeros32(uint32_t value)
     uint16_t le16(uint16_t value)

@@ -48,14 +48,15 @@ cdef struct Chain:
 cdef void chain_init(Chain *chain) noexcept nogil
 cdef void chain_destroy(Chain *chain) noexcept nogil
 cdef void chain_shrink(Chain *chain) noexcept nogil
-cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *map, uint16_t head) noexcept nogil
+cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *map,
+                       const virtio_desc *first) noexcept nogil
 cdef void chain_look_ahead(const Virtqueue *queue, const MemoryMap *map) noexcept nogil
 cdef void chain_remember(Virtqueue *queue, const Chain *chain, uint16_t head) noexcept nogil
 cdef void chain_look_back(const Virtqueue *queue) noexcept nogil
 cdef void chain_let_go(Chain *chain) noexcept nogil
 cdef bint chain_uses(const Chain *chain, const Region *region) noexcept nogil
 cdef uint64_t chain_take(Chain *chain, void *data, uint64_t size) noexcept nogil
-cdef void chain_put_header(const Chain *chain, const void *header) noexcept nogil
+cdef void chain_put_header(const Chain *chain, uint32_t length, int error, uint64_t unique) noexcept nogil
 cdef uint64_t chain_put(const Chain *chain, uint64_t offset, const void *data, uint64_t size) noexcept nogil
 cdef void chain_trim_readable(Chain *chain, uint64_t size) noexcept nogil
 cdef void chain_trim_writable(Chain *chain, uint64_t size) noexcept nogil

@@ -3,18 +3,21 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .atomics cimport (
-    le64, load_acquire32, load_pointer, load_relaxed64, prefetch, store_pointer, store_release32)
+    le64, load_acquire32, load_pointer, load_relaxed64, prefetch, prefetch_to_write, store_pointer,
+    store_release32)
+from .fuse_abi cimport fuse_out_header
 from .invariants cimport invariant
 from .linux cimport free, iovec, malloc, memcpy
 from .memory cimport MemoryMap, Region, map_find, map_guest
 from .virtio_abi cimport VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, virtio_desc
-from .virtqueue cimport PLACES, Virtqueue, avail_entry
+from .virtqueue cimport PLACES, Announced, Virtqueue, announced
 
 cdef enum:
     DESC_SIZE = sizeof(virtio_desc)
     LARGEST_PAGE = 65536     # of a guest: a descriptor has one on average, at most
     LINE = 4                 # descriptors in a line of the cache
     FETCHED = 16 * LINE      # of a table, ahead of the one that is read
+    SMALL_REPLY = 256
     KEPT = 8 * CHAIN_INLINE  # iovecs: more than the chain of a Linux guest has
 
 
@@ -132,14 +135,18 @@ cdef inline void fetch_table(const virtio_desc *table, uint32_t entries) noexcep
     """Has the beginning of a table fetched from the guest's CPU: each descriptor says which is the next one, so that
     the lines of a long table would else be waited for one after the other.
     """
-    cdef uint32_t index = LINE
-    while index < entries and index < FETCHED:
+    cdef uint32_t index = 0
+    if entries > FETCHED:
+        entries = FETCHED
+    while index < entries:
         prefetch(table + index)
         index += LINE
+    prefetch(table + entries - 1)   # it need not begin where a line does
 
 
-cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *map, uint16_t head) noexcept nogil:
-    """Turns the chain that starts at `head` into iovecs. CHAIN_OK, or a ChainError and an empty chain.
+cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *map,
+                       const virtio_desc *first) noexcept nogil:
+    """Turns the chain that starts with the descriptor `first` into iovecs. CHAIN_OK, or a ChainError and an empty chain.
 
     Virtio 1.3, 2.7.4 to 2.7.7: direct descriptors, of which the last may be an indirect table; no nesting; readable
     before writable. Descriptors are guest memory: each of its two words is read once.
@@ -147,7 +154,8 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
     cdef uint64_t word
     cdef const virtio_desc *table = queue.desc
     cdef uint32_t entries = queue.size
-    cdef uint32_t index = head
+    cdef const virtio_desc *desc = first
+    cdef uint32_t index = 0     # of no account for the first
     cdef uint32_t limit = queue.size if queue.size > CHAIN_LIMIT else CHAIN_LIMIT
     cdef uint32_t most = 2 * limit      # pieces
     cdef uint64_t most_bytes = <uint64_t> limit * LARGEST_PAGE
@@ -162,8 +170,8 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
     cdef int error
     empty(chain)
     while True:
-        address = le64(load_relaxed64(<const uint64_t *> (table + index)))
-        word = le64(load_relaxed64(<const uint64_t *> (table + index) + 1))
+        address = le64(load_relaxed64(<const uint64_t *> desc))
+        word = le64(load_relaxed64(<const uint64_t *> desc + 1))
         size = <uint32_t> word
         flags = <uint16_t> (word >> 32)
         if flags & VRING_DESC_F_INDIRECT:
@@ -174,6 +182,7 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
             if table == NULL:
                 return abandon(chain, CHAIN_OUT_OF_RANGE)
             entries = size / DESC_SIZE
+            desc = table
             index = 0
             indirect = True
             fetch_table(table, entries)
@@ -204,6 +213,7 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
         index = <uint32_t> (word >> 48)
         if index >= entries:
             return abandon(chain, CHAIN_BAD_NEXT)
+        desc = table + index
     if not writing:
         chain.read_end = chain.write_end
     chain.write_first = chain.read_end
@@ -213,41 +223,37 @@ cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *ma
     return CHAIN_OK
 
 
-cdef inline const virtio_desc *head_ahead(const Virtqueue *queue, uint16_t ahead) noexcept nogil:
-    return queue.desc + (avail_entry(queue, <uint16_t> (queue.next_avail + ahead)) & (queue.size - 1))
-
-
 cdef inline const virtio_desc *behind(const virtio_desc *desc, const MemoryMap *map) noexcept nogil:
     """Where the descriptor leads: a table, or the beginning of a request. NULL: nowhere."""
     return <const virtio_desc *> map_guest(map, le64(load_relaxed64(<const uint64_t *> desc)), DESC_SIZE)
 
 
+cdef inline const virtio_desc *fetch_behind(const virtio_desc *desc, const MemoryMap *map) noexcept nogil:
+    """Has a table, or the beginning of a request, fetched. The table, or NULL."""
+    cdef uint64_t word = le64(load_relaxed64(<const uint64_t *> desc + 1))
+    cdef const virtio_desc *there = behind(desc, map)
+    if there == NULL or not word >> 32 & VRING_DESC_F_INDIRECT or <uint32_t> word < DESC_SIZE:
+        prefetch(there)
+        return NULL
+    fetch_table(there, <uint32_t> word / DESC_SIZE)
+    return there
+
+
 cdef void chain_look_ahead(const Virtqueue *queue, const MemoryMap *map) noexcept nogil:
-    """Has what the next chains' walks will read fetched from the guest's CPU: the third's head, the table that the
-    second's leads to, and the request that is first in the next one's.
+    """Has what the next chains' walks will read fetched from the guest's CPU: the table that the second's leads to, and
+    the request that is first in the next one's.
 
     Each of these would else be a cache miss of its own, one waiting for the other. What is read here is used for
     nothing else.
     """
-    cdef uint16_t known = <uint16_t> (queue.seen_avail - queue.next_avail)
-    cdef const virtio_desc *desc
-    cdef uint64_t word
-    if known > 2:
-        prefetch(head_ahead(queue, 2))
+    cdef uint16_t known = <uint16_t> (queue.read_avail - queue.next_avail)
+    cdef const virtio_desc *table
     if known > 1:
-        desc = behind(head_ahead(queue, 1), map)
-        if desc != NULL:
-            prefetch(desc)
+        fetch_behind(&announced(queue, 1).first, map)
     if known > 0:
-        desc = head_ahead(queue, 0)
-        word = le64(load_relaxed64(<const uint64_t *> desc + 1))
-        if word >> 32 & VRING_DESC_F_INDIRECT:
-            desc = behind(desc, map)
-            if desc != NULL:
-                fetch_table(desc, <uint32_t> word / DESC_SIZE)
-                desc = behind(desc, map)
-                if desc != NULL:
-                    prefetch(desc)
+        table = fetch_behind(&announced(queue, 0).first, map)
+        if table != NULL:
+            prefetch(behind(table, map))
 
 
 cdef void chain_remember(Virtqueue *queue, const Chain *chain, uint16_t head) noexcept nogil:
@@ -282,6 +288,15 @@ cdef int abandon(Chain *chain, int error) noexcept nogil:
     return error
 
 
+cdef inline void fetch_reply(const Chain *chain) noexcept nogil:
+    """Has the place of a small reply, which the guest's CPU has read or written last, ready to be written."""
+    cdef const iovec *piece = chain.iov + chain.write_first
+    prefetch_to_write(chain.header[0].iov_base)
+    if chain.write_first < chain.write_end and chain.writable_bytes <= SMALL_REPLY:
+        prefetch_to_write(piece.iov_base)
+        prefetch_to_write(<const uint8_t *> piece.iov_base + piece.iov_len - 1)
+
+
 cdef void set_header_apart(Chain *chain) noexcept nogil:
     """Takes the first 16 writable bytes off the iovecs, so that data can go straight into the rest."""
     cdef uint64_t left = CHAIN_HEADER
@@ -300,6 +315,7 @@ cdef void set_header_apart(Chain *chain) noexcept nogil:
         piece += 1
         chain.write_first += 1
     chain.writable_bytes -= CHAIN_HEADER
+    fetch_reply(chain)
 
 
 cdef void chain_let_go(Chain *chain) noexcept nogil:
@@ -333,10 +349,22 @@ cdef uint64_t chain_take(Chain *chain, void *data, uint64_t size) noexcept nogil
     return done
 
 
-cdef void chain_put_header(const Chain *chain, const void *header) noexcept nogil:
-    """Writes the 16 bytes of a reply's header. There is room for them: header_pieces says so."""
-    cdef const uint8_t *source = <const uint8_t *> header
+cdef void chain_put_header(const Chain *chain, uint32_t length, int error, uint64_t unique) noexcept nogil:
+    """Writes a reply's header. There is room for it: header_pieces says so."""
+    cdef fuse_out_header header
+    cdef const uint8_t *source = <const uint8_t *> &header
+    cdef uint8_t *there = <uint8_t *> chain.header[0].iov_base
     cdef uint32_t i
+    if chain.header_pieces == 1:
+        # Field by field: what was just written in parts and is read as a whole has to reach the cache first, behind all
+        # of the reply.
+        memcpy(there, &length, sizeof(length))
+        memcpy(there + sizeof(length), &error, sizeof(error))
+        memcpy(there + sizeof(length) + sizeof(error), &unique, sizeof(unique))
+        return
+    header.len = length
+    header.error = error
+    header.unique = unique
     for i in range(chain.header_pieces):
         memcpy(chain.header[i].iov_base, source, chain.header[i].iov_len)
         source += chain.header[i].iov_len

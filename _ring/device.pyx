@@ -37,7 +37,7 @@ from .threads cimport threads_reap, threads_start
 from .virtio_abi cimport virtio_desc, virtio_used_elem
 from .virtqueue cimport (
     CALL_BLOCKING, CALL_EVENTFD, CALL_MESSAGE, CALL_SOCKET, QUEUE_BAD_HEAD, QUEUE_BAD_INDEX, QUEUE_MEMORY_GONE,
-    QUEUE_OK, QUEUE_OVERCOMMITTED, Virtqueue, ring_place, ring_wants_signal, send_call)
+    QUEUE_OK, QUEUE_OVERCOMMITTED, Virtqueue, ring_begin, ring_place, ring_wants_signal, send_call)
 from .watchdog cimport Watchdog, watchdog_start, watchdog_stop
 from .worker cimport (
     QUEUES_MAX, Worker, worker_attach, worker_create, worker_detach, worker_free, worker_start, worker_stop,
@@ -335,8 +335,8 @@ cdef class Device:
             queue.used_user = used
             queue.event_idx = event_idx
             queue.indirect = indirect
+            ring_begin(queue, queue.next_avail if next_avail < 0 else <uint16_t> next_avail)
         if found and next_avail >= 0:
-            queue.next_avail = queue.seen_avail = next_avail
             # The driver reads used.idx from the ring, so it goes on from what stands there.
             queue.next_used = queue.signalled_used = le16(load_acquire16(queue.used + 1))
             queue.signal_always = 1

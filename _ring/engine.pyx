@@ -12,7 +12,7 @@ from .slowness cimport SLOW_US
 from .ticks cimport ticks_per_us
 from .request cimport Request, request_create, request_destroy
 from .virtqueue cimport (
-    BAD_CHAINS, QUEUE_MEMORY_GONE, QUEUE_OK, Virtqueue, ring_break, ring_next, ring_push,
+    BAD_CHAINS, QUEUE_MEMORY_GONE, QUEUE_OK, Announced, Virtqueue, ring_break, ring_fetch_used, ring_next, ring_push,
     ring_wants_signal, send_call)
 
 
@@ -109,27 +109,28 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcep
     cdef MemoryMap *map
     cdef int got, error
     cdef bint first = False
-    cdef uint16_t head = 0
+    cdef const Announced *announced = NULL
     lock(&queue.avail_lock)
     if not queue.running or queue.error:
         unlock(&queue.avail_lock)
         return 0
-    got = ring_next(queue, &head)
+    got = ring_next(queue, &announced)
     if got <= 0:
         unlock(&queue.avail_lock)
         if got < 0:
             break_queue(engine, queue, <uint32_t> -got)
         return 0
     request.queue = queue
-    request.head = head
+    request.head = announced.head
     request.written = 0
     request.header.opcode = 0
     store_release32(&request.busy, 1)
     map = <MemoryMap *> load_pointer(<void **> &engine.map)
-    error = chain_collect(&request.chain, queue, map, head)
+    error = chain_collect(&request.chain, queue, map, &announced.first)
+    ring_fetch_used(queue)
     if queue.seen_avail == queue.next_avail:
         if error == CHAIN_OK:
-            chain_remember(queue, &request.chain, head)
+            chain_remember(queue, &request.chain, request.head)
     else:
         chain_look_ahead(queue, map)
     if error != CHAIN_OK:
@@ -150,7 +151,8 @@ cdef void recollect(Engine *engine, Request *request) noexcept nogil:
     cdef Virtqueue *queue = request.queue
     lock(&queue.avail_lock)
     if queue.placed and not queue.error:
-        chain_collect(&request.chain, queue, <MemoryMap *> load_pointer(<void **> &engine.map), request.head)
+        chain_collect(&request.chain, queue, <MemoryMap *> load_pointer(<void **> &engine.map),
+                      queue.desc + request.head)
     else:
         request.chain.header_pieces = 0
     unlock(&queue.avail_lock)

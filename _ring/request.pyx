@@ -54,13 +54,9 @@ cdef const char *next_name(Request *request) noexcept nogil:
 
 
 cdef int put_header(Request *request, uint32_t size, int error) noexcept nogil:
-    cdef fuse_out_header header
     if not request.chain.header_pieces:
         return 0  # it asked for a reply and gave no room for one: the chain goes back with nothing written
-    header.len = OUT_HEADER + size
-    header.error = error
-    header.unique = request.header.unique
-    chain_put_header(&request.chain, &header)
+    chain_put_header(&request.chain, OUT_HEADER + size, error, request.header.unique)
     request.written = OUT_HEADER + size
     return 0
 

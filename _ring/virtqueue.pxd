@@ -3,7 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from .atomics cimport le16, load_relaxed16
+from .atomics cimport load_relaxed16, prefetch_to_write
 from .virtio_abi cimport virtio_desc, virtio_used_elem
 
 cdef enum QueueError:
@@ -22,6 +22,12 @@ cdef enum CallKind:
 cdef enum:
     BAD_CHAINS = 8  # kinds of them: more than chain.pxd knows
     PLACES = 3
+    ANNOUNCED = 16  # chains whose beginning is read at once, a power of 2
+
+# The beginning of an available chain.
+cdef struct Announced:
+    uint16_t head
+    virtio_desc first       # nothing, where the head is no descriptor
 
 
 cdef struct Virtqueue:
@@ -46,6 +52,8 @@ cdef struct Virtqueue:
     uint32_t served_by      # the worker that asks for kicks, or not: one that has just lost the queue must not
     uint16_t next_avail     # free-running
     uint16_t seen_avail     # avail.idx as last read
+    uint16_t read_avail     # the chains from next_avail up to this one were read, into:
+    Announced announced[ANNOUNCED]
     const void *places[PLACES]  # of a chain's descriptor, table and request: to be fetched, and for nothing else
     uint64_t popped         # chains taken, ever
     uint64_t bad_chains[BAD_CHAINS]     # by ChainError
@@ -71,9 +79,14 @@ cdef struct Virtqueue:
     uint32_t call_kind      # a CallKind
 
 
-cdef inline uint16_t avail_entry(const Virtqueue *queue, uint16_t index) noexcept nogil:
-    """What the driver has put there: the head of a chain, if it is to be believed. `index` is free-running."""
-    return le16(load_relaxed16(queue.avail + 2 + (index & (queue.size - 1))))
+cdef inline const Announced *announced(const Virtqueue *queue, uint16_t ahead) noexcept nogil:
+    """The next chain but so many, of those that were read."""
+    return &queue.announced[<uint16_t> (queue.next_avail + ahead) & (ANNOUNCED - 1)]
+
+
+cdef inline void ring_fetch_used(const Virtqueue *queue) noexcept nogil:
+    """Has the next used entry ready to be written: the driver's CPU has read its neighbour."""
+    prefetch_to_write(queue.used_ring + (load_relaxed16(&queue.next_used) & (queue.size - 1)))
 
 
 cdef inline uint16_t ring_unsignalled(const Virtqueue *queue) noexcept nogil:
@@ -82,7 +95,8 @@ cdef inline uint16_t ring_unsignalled(const Virtqueue *queue) noexcept nogil:
 
 
 cdef bint ring_place(Virtqueue *queue, virtio_desc *desc, uint16_t *avail, uint16_t *used) noexcept nogil
-cdef int ring_next(Virtqueue *queue, uint16_t *head) noexcept nogil
+cdef int ring_next(Virtqueue *queue, const Announced **chain) noexcept nogil
+cdef void ring_begin(Virtqueue *queue, uint16_t next_avail) noexcept nogil
 cdef bint ring_kicks_on(Virtqueue *queue) noexcept nogil
 cdef void ring_kicks_off(Virtqueue *queue) noexcept nogil
 cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept nogil

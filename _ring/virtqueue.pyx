@@ -42,8 +42,30 @@ cdef bint ring_place(Virtqueue *queue, virtio_desc *desc, uint16_t *avail, uint1
     return True
 
 
-cdef int ring_next(Virtqueue *queue, uint16_t *head) noexcept nogil:
-    """The head of the next available chain: 1, or 0 where there is none, or -QueueError. avail_lock is held."""
+cdef void ring_begin(Virtqueue *queue, uint16_t next_avail) noexcept nogil:
+    """The next available index, from now on; nothing is known of what is there. avail_lock is held."""
+    queue.next_avail = queue.seen_avail = queue.read_avail = next_avail
+
+
+cdef void read_announced(Virtqueue *queue) noexcept nogil:
+    """Reads where the available chains begin, several at once: the driver writes to the same lines with each new one,
+    so that they would else be fetched from its CPU again for each.
+    """
+    cdef Announced *chain
+    cdef const uint64_t *desc
+    while queue.read_avail != queue.seen_avail and <uint16_t> (queue.read_avail - queue.next_avail) < ANNOUNCED:
+        chain = &queue.announced[queue.read_avail & (ANNOUNCED - 1)]
+        chain.head = le16(load_relaxed16(queue.avail + 2 + (queue.read_avail & (queue.size - 1))))
+        if chain.head < queue.size:
+            desc = <const uint64_t *> (queue.desc + chain.head)
+            (<uint64_t *> &chain.first)[0] = load_relaxed64(desc)
+            (<uint64_t *> &chain.first)[1] = load_relaxed64(desc + 1)
+        queue.read_avail += 1
+
+
+cdef int ring_next(Virtqueue *queue, const Announced **chain) noexcept nogil:
+    """The next available chain, until the next call: 1, or 0 where there is none, or -QueueError. avail_lock is held.
+    """
     cdef uint16_t index
     if queue.next_avail == queue.seen_avail:
         # Acquire: the entries and descriptors are read after the index that announces them.
@@ -53,8 +75,10 @@ cdef int ring_next(Virtqueue *queue, uint16_t *head) noexcept nogil:
         queue.seen_avail = index
         if index == queue.next_avail:
             return 0
-    head[0] = avail_entry(queue, queue.next_avail)
-    if head[0] >= queue.size:
+    if queue.next_avail == queue.read_avail:
+        read_announced(queue)
+    chain[0] = announced(queue, 0)
+    if chain[0].head >= queue.size:
         return -<int> QUEUE_BAD_HEAD
     # A driver cannot have more chains in flight than descriptors: who sends the same one twice is stopped here.
     if queue.popped - load_relaxed64(&queue.pushed) >= queue.size:

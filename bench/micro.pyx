@@ -112,7 +112,7 @@ cdef class Guest:
         cdef int64_t _i
         with nogil:
             for _i in range(count):
-                error |= chain_collect(&self.request.chain, &self.queue, self.map, 0)
+                error |= chain_collect(&self.request.chain, &self.queue, self.map, self.queue.desc)
                 chain_let_go(&self.request.chain)
         if error != CHAIN_OK:
             raise ValueError(f"the chain is bad: {error}")
@@ -136,7 +136,7 @@ cdef class Guest:
         cdef int64_t _i
         memset(&out, 0, sizeof(out))
         with nogil:
-            error = chain_collect(&self.request.chain, &self.queue, self.map, 0)
+            error = chain_collect(&self.request.chain, &self.queue, self.map, self.queue.desc)
             if error == CHAIN_OK:
                 request_open(self.request)
                 for _i in range(count):
