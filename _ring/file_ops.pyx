@@ -350,6 +350,15 @@ cdef uint64_t appended_already(const Handle *handle, uint64_t offset, uint64_t s
     return size if stat.stx_size - offset > size else stat.stx_size - offset
 
 
+cdef bint writes_alone(const Context *ctx, const Request *request) noexcept nogil:
+    """Whether the file system has a WRITE wait for others to its file, all in all: what goes to the page cache. Several
+    threads would only be in each other's way there. What goes to the disk itself, or waits for that, does so side by
+    side.
+    """
+    cdef const fuse_write_in *args = <const fuse_write_in *> request.args
+    return not args.flags & O_SYNC and not (args.flags & O_DIRECT and ctx.share.options.allow_direct_io)
+
+
 cdef int op_write(Context *ctx, Request *request) noexcept nogil:
     cdef const fuse_write_in *args = <const fuse_write_in *> next_bytes(request, sizeof(fuse_write_in))
     cdef fuse_write_out out

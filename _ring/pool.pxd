@@ -36,8 +36,11 @@ cdef struct Pool:
     uint32_t idle
     uint32_t stopping
     uint32_t chores        # descriptors are to be closed, or cancelled waits to be seen to
-    Request *first
+    Request *first         # that wait for a thread
     Request *last
+    Request *alone         # that are carried out, and no other of their kind beside them for the same file
+    Request *behind        # that wait for one of those to be over
+    Request *behind_last
     Role *roles
     Thread *living
     Thread *ended          # to be joined and freed
@@ -50,6 +53,7 @@ cdef void pool_submit(Pool *pool, Request *request) noexcept nogil
 cdef void pool_offer(Pool *pool, Role *role) noexcept nogil
 cdef bint pool_invite(Pool *pool, Role *role) noexcept nogil
 cdef void pool_nudge(Pool *pool) noexcept nogil
+cdef void pool_done(Pool *pool, Request *request) noexcept nogil
 cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil
 cdef bint pool_needs_thread(Pool *pool) noexcept nogil
 cdef void pool_join(Pool *pool, Thread *thread) noexcept nogil

@@ -30,20 +30,75 @@ cdef inline bint wakes(Pool *pool) noexcept nogil:
     return pool.idle > 0
 
 
+cdef inline void append(Request **first, Request **last, Request *request) noexcept nogil:
+    request.next = NULL
+    if first[0] == NULL:
+        first[0] = request
+    else:
+        last[0].next = request
+    last[0] = request
+
+
+cdef bint put_behind(Pool *pool, Request *request) noexcept nogil:
+    """Where one is carried out that it may not be beside, has it wait for that. The lock is held."""
+    cdef const Request *other = pool.alone if request.alone else NULL
+    while other != NULL and other.header.nodeid != request.header.nodeid:
+        other = other.next
+    if other != NULL:
+        append(&pool.behind, &pool.behind_last, request)
+    return other != NULL
+
+
 cdef void pool_submit(Pool *pool, Request *request) noexcept nogil:
     """Hands a prepared request over; it will be completed. Wakes a thread only where one is idle."""
-    cdef bint wake
-    request.next = NULL
+    cdef bint wake = False
     lock(&pool.lock)
-    if pool.last != NULL:
-        pool.last.next = request
-    else:
-        pool.first = request
-    pool.last = request
-    wake = wakes(pool)
+    if not put_behind(pool, request):
+        append(&pool.first, &pool.last, request)
+        wake = wakes(pool)
     unlock(&pool.lock)
     if wake:
         sys_futex_wake(&pool.sequence, 1)
+
+
+cdef Request *take(Pool *pool) noexcept nogil:
+    """The next request that can be carried out now, or NULL. The lock is held."""
+    cdef Request *request = pool.first
+    while request != NULL:
+        pool.first = request.next
+        if not put_behind(pool, request):
+            break
+        request = pool.first
+    if request != NULL and request.alone:
+        request.next = pool.alone
+        pool.alone = request
+    return request
+
+
+cdef void pool_done(Pool *pool, Request *request) noexcept nogil:
+    """The request, which pool_wait() gave out, was carried out. The calling thread looks for the next one itself."""
+    cdef Request **at = &pool.alone
+    cdef Request *before = NULL
+    cdef Request *following
+    if not request.alone:
+        return
+    lock(&pool.lock)
+    while at[0] != request:
+        at = &at[0].next
+    at[0] = request.next
+    following = pool.behind
+    while following != NULL and following.header.nodeid != request.header.nodeid:
+        before = following
+        following = following.next
+    if following != NULL:
+        if before != NULL:
+            before.next = following.next
+        else:
+            pool.behind = following.next
+        if pool.behind_last == following:
+            pool.behind_last = before
+        append(&pool.first, &pool.last, following)
+    unlock(&pool.lock)
 
 
 cdef void pool_offer(Pool *pool, Role *role) noexcept nogil:
@@ -105,11 +160,8 @@ cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil:
             role[0].wanted = 0
             pool.serving += 1
             break
-        if pool.first != NULL:
-            request[0] = pool.first
-            pool.first = request[0].next
-            if pool.first == NULL:
-                pool.last = NULL
+        request[0] = take(pool)
+        if request[0] != NULL:
             break
         if pool.chores:
             pool.chores = 0

@@ -14,7 +14,7 @@ from .kept cimport kept_close
 from .lock_owners cimport cancel_again
 from .mutex cimport lock, unlock
 from .operations cimport Operation, operation_of, perform
-from .pool cimport Pool, Role, Thread, pool_join, pool_leave, pool_needs_thread, pool_wait
+from .pool cimport Pool, Role, Thread, pool_done, pool_join, pool_leave, pool_needs_thread, pool_wait
 from .request cimport WAITS, Request
 from .share cimport Share, context_destroy, context_enter_thread, context_init
 from .slowness cimport slowness_forgive
@@ -64,6 +64,7 @@ cdef void run_request(Thread *thread, Request *request) noexcept nogil:
                      (now - start) / engine.ticks_per_us, now / engine.ticks_per_us)
     complete(engine, request)
     signal(engine, request.queue)
+    pool_done(thread.pool, request)
     give_request(engine, request)
 
 

@@ -29,6 +29,7 @@ cdef struct Worker:
     uint32_t version      # of that list
     uint32_t queue_count
     Virtqueue *queues[QUEUES_MAX]
+    uint64_t waited_ns    # for a CPU, by the thread that leads, when that was last asked after a slow request
     uint64_t wakeups
     uint64_t takeovers    # times another thread had to take over
 

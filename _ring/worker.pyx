@@ -8,11 +8,12 @@ from .atomics cimport (
     fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed16, load_relaxed32, store_relaxed32, store_relaxed64,
     store_release32)
 from .chain cimport chain_look_back
-from .fuse_abi cimport FUSE_READ
+from .file_ops cimport writes_alone
+from .fuse_abi cimport FUSE_READ, FUSE_WRITE
 from .engine cimport Engine, complete, may_take, pop_request, signal, take_request
 from .helping cimport help_begin, help_end, help_over, help_pays, help_waited, help_wanted
 from .linux cimport (
-    EPOLLET, EPOLLIN, calloc, epoll_event, free, memset, open_schedstat, sys_close, sys_epoll_add, sys_epoll_create,
+    EPOLLET, EPOLLIN, calloc, epoll_event, free, memset, open_schedstat, run_delay, sys_close, sys_epoll_add, sys_epoll_create,
     sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
 from .inode_lifetime cimport inodes_close_few
 from .inode_table cimport InodeTable
@@ -203,6 +204,28 @@ cdef inline bint may_wait(const Lead *lead, const Virtqueue *queue, const Held *
     return now - held.since + expected(&lead.thread.ctx, opcode, units) <= HOLD_US * lead.worker.engine.ticks_per_us
 
 
+cdef uint64_t waited_for_cpu_us(Worker *worker) noexcept nogil:
+    """How long the thread that leads has waited for a CPU since this was last asked."""
+    cdef uint64_t before = worker.waited_ns
+    worker.waited_ns = run_delay(worker.polling.schedstat_fd)
+    return (worker.waited_ns - before) / 1000 if worker.waited_ns > before else 0
+
+
+cdef void note_if_slow(Lead *lead, const Request *request, const Operation *operation, uint64_t took,
+                       uint64_t now) noexcept nogil:
+    """What a request teaches of its kind that took so many ticks."""
+    cdef Worker *worker = lead.worker
+    cdef uint64_t us = worker.engine.ticks_per_us
+    cdef uint64_t waited_us
+    if took <= worker.engine.slow_ticks:
+        return
+    # A thread that had no CPU would have none in the pool.
+    waited_us = 0 if lead.helps else waited_for_cpu_us(worker)
+    if waited_us < took / us:
+        slowness_note(&worker.engine.share.inodes, request.header.nodeid, operation.slow_class, took / us - waited_us,
+                      now / us)
+
+
 cdef void serve_request(Lead *lead, Request *request, const Operation *operation, uint32_t units) noexcept nogil:
     """One request that has been prepared: answered here, or handed to the pool."""
     cdef Worker *worker = lead.worker
@@ -217,12 +240,11 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
         result = perform(&lead.thread.ctx, request, operation)
         now = ticks_now()
         learn(&lead.thread.ctx, request.header.opcode, units, now - start)
-        if now - start > worker.engine.slow_ticks:
-            slowness_note(inodes, request.header.nodeid, operation.slow_class,
-                          (now - start) / worker.engine.ticks_per_us, now / worker.engine.ticks_per_us)
+        note_if_slow(lead, request, operation, now - start, now)
     if result == WOULD_SLEEP:
         lead.thread.spare = NULL
         request.args_at = 0
+        request.alone = request.header.opcode == FUSE_WRITE and writes_alone(&lead.thread.ctx, request)
         pool_submit(worker.pool, request)
     else:
         complete(worker.engine, request)
@@ -400,6 +422,7 @@ cdef void watch_waits(Worker *worker) noexcept nogil:
     """Has the calling thread's waits for a CPU known, in place of those of the thread that led the worker before."""
     cdef int before = worker.polling.schedstat_fd
     worker.polling.schedstat_fd = open_schedstat(worker.engine.share.proc_fd)
+    worker.waited_ns = run_delay(worker.polling.schedstat_fd)
     if before >= 0:
         sys_close(before)
 

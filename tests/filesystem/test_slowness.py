@@ -6,6 +6,8 @@ import os
 import pathlib
 import resource
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -61,15 +63,11 @@ def write_all(guest: Guest, node: int, fh: int) -> None:
         assert not guest.fuse.complete(ticket).error
 
 
-@pytest.mark.timeout(300)
-def test_writes_that_wait_for_each_other_in_the_pool_go_back_to_the_worker(guest: Guest) -> None:
-    """Twice the file system sleeps, so they go to the pool; there each waits for those before it."""
-    entry, opened = guest.fuse.create(ROOT, "file")
-    node, fh = entry.nodeid, opened.fh
-    write_all(guest, node, fh)
+def make_writes_slow(guest: Guest, node: int, fh: int) -> None:
+    """Twice the file system sleeps."""
+    body = abi.WRITE_IN.pack(fh=fh, size=4096)
     for attempt in range(10):
         with during(f"attempt {attempt}"):
-            body = abi.WRITE_IN.pack(fh=fh, size=4096)
             with frozen(guest.share):
                 tickets = [guest.fuse.submit(Opcode.WRITE, node, body, data=bytes(4096), out_size=abi.WRITE_OUT.size)
                            for _ in range(2)]
@@ -79,12 +77,80 @@ def test_writes_that_wait_for_each_other_in_the_pool_go_back_to_the_worker(guest
         if slow_classes(guest):
             break
     assert slow_classes(guest) == 1
+
+
+@pytest.mark.timeout(300)
+def test_writes_that_wait_for_each_other_in_the_pool_go_back_to_the_worker(guest: Guest) -> None:
+    entry, opened = guest.fuse.create(ROOT, "file")
+    node, fh = entry.nodeid, opened.fh
+    write_all(guest, node, fh)
+    make_writes_slow(guest, node, fh)
     deadline = time.monotonic() + SECONDS
     while slow_classes(guest):
         assert time.monotonic() < deadline, "they are still the pool's"
         write_all(guest, node, fh)
     write_all(guest, node, fh)
     guest.fuse.release(node, fh)
+
+
+def test_writes_to_one_file_that_hang_take_one_thread_and_none_is_lost(guest: Guest) -> None:
+    """The file system would have all but one wait for the file's lock. Another file's writes have a thread, too."""
+    fuse = guest.fuse
+    files = [(entry.nodeid, opened.fh) for entry, opened in (fuse.create(ROOT, "one"), fuse.create(ROOT, "other"))]
+    make_writes_slow(guest, *files[0])
+    blocks = [bytes([number]) * 4096 for number in range(WRITES)]
+    with frozen(guest.share):
+        before = guest.daemon.statistics()
+        tickets = [fuse.submit(Opcode.WRITE, node, abi.WRITE_IN.pack(fh=fh, offset=number * 4096, size=4096),
+                               data=blocks[number], out_size=abi.WRITE_OUT.size)
+                   for number in range(WRITES) for node, fh in files]
+        time.sleep(0.1)
+        after = guest.daemon.statistics()
+        assert after["threads"] - after["threads_idle"] == before["threads"] - before["threads_idle"] + len(files)
+    for ticket in tickets:
+        assert not fuse.complete(ticket).error
+    for name, file in zip(("one", "other"), files, strict=True):
+        assert (guest.share / name).read_bytes() == b"".join(blocks)
+        fuse.release(*file)
+
+
+TAKEN = """
+import os, time
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+print(flush=True)
+while True:
+    until = time.monotonic() + 0.005
+    while time.monotonic() < until:
+        pass
+    time.sleep(0.005)
+"""
+
+
+def may_take_a_cpu() -> bool:
+    """Whether a process here may have a CPU before all others."""
+    return not subprocess.run([sys.executable, "-c", TAKEN.partition("print")[0]], check=False,
+                              stderr=subprocess.DEVNULL).returncode
+
+
+def test_a_request_that_took_long_as_its_thread_had_no_cpu_teaches_nothing(connect: Connect, mounts: Mounts) -> None:
+    if not may_take_a_cpu():
+        pytest.skip("needs a process with a real-time priority")
+    guest = connect(share=mounts.tmpfs(), queue_size=512, memory_mib=128)
+    cpu = max(os.sched_getaffinity(0))
+    for task in pathlib.Path(f"/proc/{guest.daemon.process.pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {cpu})
+    entry, opened = guest.fuse.create(ROOT, "file")
+    with subprocess.Popen([sys.executable, "-c", TAKEN], stdout=subprocess.PIPE) as taker:
+        os.sched_setaffinity(taker.pid, {cpu})
+        try:
+            assert taker.stdout is not None
+            taker.stdout.readline()
+            for _ in range(20):
+                write_all(guest, entry.nodeid, opened.fh)
+                assert not slow_classes(guest)
+        finally:
+            taker.kill()
+    guest.fuse.release(entry.nodeid, opened.fh)
 
 
 # What hangs
