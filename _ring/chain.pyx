@@ -10,7 +10,7 @@ from .invariants cimport invariant
 from .linux cimport free, iovec, malloc, memcpy
 from .memory cimport MemoryMap, Region, map_find, map_guest
 from .virtio_abi cimport VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, virtio_desc
-from .virtqueue cimport PLACES, Announced, Virtqueue, announced
+from .virtqueue cimport PLACES, Virtqueue, announced
 
 cdef enum:
     DESC_SIZE = sizeof(virtio_desc)
@@ -146,7 +146,7 @@ cdef inline void fetch_table(const virtio_desc *table, uint32_t entries) noexcep
 
 cdef int chain_collect(Chain *chain, const Virtqueue *queue, const MemoryMap *map,
                        const virtio_desc *first) noexcept nogil:
-    """Turns the chain that starts with the descriptor `first` into iovecs. CHAIN_OK, or a ChainError and an empty chain.
+    """Turns the chain that `first` is the beginning of into iovecs. CHAIN_OK, or a ChainError and an empty chain.
 
     Virtio 1.3, 2.7.4 to 2.7.7: direct descriptors, of which the last may be an indirect table; no nesting; readable
     before writable. Descriptors are guest memory: each of its two words is read once.

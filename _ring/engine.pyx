@@ -1,6 +1,6 @@
 """Requests between ring and handlers: taken from a queue, given back to it, exactly once and from any thread."""
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from .atomics cimport load_acquire32, load_pointer, load_relaxed32, load_relaxed64, store_relaxed32, store_release32
 from .chain cimport CHAIN_OK, chain_collect, chain_let_go, chain_look_ahead, chain_remember, chain_shrink

@@ -20,4 +20,5 @@ cdef int inode_add(InodeTable *table, uint32_t mount, const linux_statx *stat, i
 cdef Inode *inode_find(InodeTable *table, uint32_t mount, uint64_t ino) noexcept nogil
 cdef bint is_deleted(int fd) noexcept nogil
 cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexcept nogil
+cdef Inode *inodes_next(InodeTable *table, uint32_t *slot) noexcept nogil
 cdef void inodes_forget_all(InodeTable *table) noexcept nogil

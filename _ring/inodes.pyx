@@ -398,15 +398,27 @@ cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexc
     inode_release(table, inode)
 
 
-cdef void inodes_forget_all(InodeTable *table) noexcept nogil:
-    """The end of a session: the guest knows nothing but the root any more, and has nothing open. May take long."""
-    cdef uint32_t chunk, i
+cdef Inode *inodes_next(InodeTable *table, uint32_t *slot) noexcept nogil:
+    """The next inode that somebody keeps, from this slot on, pinned; `slot` is the one behind it then. NULL: none."""
     cdef Inode *inode
     cdef uint64_t state
-    for chunk in range(load_acquire32(&table.chunk_count)):
-        for i in range(<uint32_t> CHUNK_INODES):
-            inode = table.chunks[chunk].records + i
-            state = load_acquire64(&inode.state)
-            if state & PINS:
-                store_relaxed32(&inode.opens, 0)
-                inode_forget(table, state >> 32 << 32 | (chunk << CHUNK_BITS) + i, ~(<uint64_t> 0))
+    while slot[0] >> CHUNK_BITS < load_acquire32(&table.chunk_count):
+        inode = at_slot(table, slot[0])
+        state = load_acquire64(&inode.state)
+        slot[0] += 1
+        if state & PINS:
+            inode = inode_acquire(table, state >> 32 << 32 | (slot[0] - 1))
+            if inode != NULL:
+                return inode
+    return NULL
+
+
+cdef void inodes_forget_all(InodeTable *table) noexcept nogil:
+    """The end of a session: the guest knows nothing but the root any more, and has nothing open. May take long."""
+    cdef uint32_t slot = 0
+    cdef Inode *inode = inodes_next(table, &slot)
+    while inode != NULL:
+        store_relaxed32(&inode.opens, 0)
+        inode_forget(table, inode_nodeid(inode), ~(<uint64_t> 0))
+        inode_release(table, inode)
+        inode = inodes_next(table, &slot)

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from .atomics cimport load_acquire32, load_acquire64, load_relaxed32, store_release32
+from .atomics cimport load_acquire32, load_relaxed32, store_release32
 from .chain cimport chain_take
 from .entries cimport open_inode
 from .fuse_abi cimport (
@@ -17,8 +17,8 @@ from .handles cimport handles_close_all
 from .inode_cache cimport inode_fd
 from .inode_identity cimport mounts_close
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
-from .inode_table cimport CHUNK_BITS, CHUNK_INODES, INODE_ROOT, PINS, Inode, InodeTable, at_slot
-from .inodes cimport inode_forget, inodes_forget_all
+from .inode_table cimport INODE_ROOT, Inode, InodeTable
+from .inodes cimport inode_forget, inodes_forget_all, inodes_next
 from .kept cimport kept_close
 from .linux cimport EPROTO, ESTALE, O_RDONLY, memcpy, memset, statfs, sys_close, sys_fstatfs, sys_syncfs
 from .lock_owners cimport cancel_all, cancel_request, owners_drop_all
@@ -230,32 +230,26 @@ cdef int sync_others(Context *ctx, uint32_t roots) noexcept nogil:
     cdef uint32_t mounts = load_acquire32(&table.mount_count)
     cdef uint8_t *wanted = ctx.scratch
     cdef uint32_t left = 0
-    cdef uint32_t chunk, i
+    cdef uint32_t slot = 0
+    cdef uint32_t i
     cdef Inode *inode
-    cdef uint64_t state
     cdef bint opened
     cdef int error
     cdef int first = 0
     for i in range(mounts):
         wanted[i] = i != roots and load_relaxed32(&table.mounts[i].inodes) != 0
         left += wanted[i]
-    for chunk in range(load_acquire32(&table.chunk_count)):
-        for i in range(<uint32_t> CHUNK_INODES):
-            if not left:
-                return first
-            inode = at_slot(table, (chunk << CHUNK_BITS) + i)
-            state = load_acquire64(&inode.state)
-            if not state & PINS or inode.mount >= mounts or not wanted[inode.mount]:
-                continue
-            inode = inode_acquire(table, state >> 32 << 32 | (chunk << CHUNK_BITS) + i)
-            if inode == NULL:
-                continue
+    while left:
+        inode = inodes_next(table, &slot)
+        if inode == NULL:
+            break
+        if inode.mount < mounts and wanted[inode.mount]:
             error = sync_by(ctx, inode, &opened)
-            if opened and inode.mount < mounts and wanted[inode.mount]:
+            if opened:
                 wanted[inode.mount] = 0
                 left -= 1
                 first = first if first else error
-            inode_release(table, inode)
+        inode_release(table, inode)
     return first
 
 

@@ -8,13 +8,13 @@ from .atomics cimport (
     fetch_add32, le16, load_acquire16, load_acquire32, load_relaxed16, load_relaxed32, store_relaxed32, store_relaxed64,
     store_release32)
 from .chain cimport chain_look_back
+from .engine cimport Engine, complete, may_take, pop_request, signal, take_request
 from .file_ops cimport writes_alone
 from .fuse_abi cimport FUSE_READ, FUSE_WRITE
-from .engine cimport Engine, complete, may_take, pop_request, signal, take_request
 from .helping cimport help_begin, help_end, help_over, help_pays, help_waited, help_wanted
 from .linux cimport (
-    EPOLLET, EPOLLIN, calloc, epoll_event, free, memset, open_schedstat, run_delay, sys_close, sys_epoll_add, sys_epoll_create,
-    sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
+    EPOLLET, EPOLLIN, calloc, epoll_event, free, memset, open_schedstat, run_delay, sys_close, sys_epoll_add,
+    sys_epoll_create, sys_epoll_remove, sys_epoll_wait, sys_eventfd, sys_gettid, sys_write)
 from .inode_lifetime cimport inodes_close_few
 from .inode_table cimport InodeTable
 from .mutex cimport lock, unlock
