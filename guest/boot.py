@@ -39,6 +39,8 @@ BOX = "/run/guest/busybox"
 LEAVE = b"\x1d"  # Ctrl-]
 PIECE = 2048  # bytes of a script that the agent takes at once
 POWERED_OFF = "reboot: Power down"  # the kernel's last line, when its devices are shut down
+LOOK = 0.1  # seconds between looks at what it has said
+LAST = 5  # seconds from that line to the end of its process
 GRACE = 10  # seconds in which a guest must answer that a script was out of time, and has been killed
 
 
@@ -251,10 +253,12 @@ class Guest:
         script += f"{BOX} mount -o remount,ro /\n" if self._root else ""
         with contextlib.suppress(_Stopped):
             self._send("poweroff", f"{script}{BOX} sync\n{BOX} poweroff -f\n", 0, "/")
-        if self._running.wait(timeout) is not None:
+        deadline = time.monotonic() + timeout
+        while self._running.wait(LOOK) is None and POWERED_OFF not in self.console:
+            if time.monotonic() > deadline:
+                raise GuestError(f"the guest has not powered off after {timeout:g} s\n{self._running.state()}", self)
+        if self._running.wait(LAST) is not None:
             return
-        if POWERED_OFF not in self.console:
-            raise GuestError(f"the guest has not powered off after {timeout:g} s\n{self._running.state()}", self)
         # User-Mode Linux, once in some thousand times: the kernel is through, shares included, and its process stays.
         warnings.warn(f"the guest has powered off, but not its process\n{self._running.state()}", stacklevel=2)
         self._running.end()

@@ -54,6 +54,11 @@ def slow_classes(guest: Guest) -> int:
     return guest.daemon.statistics()["classes_slow"]
 
 
+def busy_threads(guest: Guest) -> int:
+    numbers = guest.daemon.statistics()
+    return numbers["threads"] - numbers["threads_idle"]
+
+
 def write_all(guest: Guest, node: int, fh: int, size: int = SIZE) -> None:
     """As many WRITEs as there are, at once."""
     data = bytes(size)
@@ -98,16 +103,15 @@ def test_writes_to_one_file_that_hang_take_one_thread_and_none_is_lost(guest: Gu
     """The file system would have all but one wait for the file's lock. Another file's writes have a thread, too."""
     fuse = guest.fuse
     files = [(entry.nodeid, opened.fh) for entry, opened in (fuse.create(ROOT, "one"), fuse.create(ROOT, "other"))]
+    usual = busy_threads(guest)
     make_writes_slow(guest, *files[0])
     blocks = [bytes([number]) * 4096 for number in range(WRITES)]
     with frozen(guest.share):
-        before = guest.daemon.statistics()
         tickets = [fuse.submit(Opcode.WRITE, node, abi.WRITE_IN.pack(fh=fh, offset=number * 4096, size=4096),
                                data=blocks[number], out_size=abi.WRITE_OUT.size)
                    for number in range(WRITES) for node, fh in files]
         time.sleep(0.1)
-        after = guest.daemon.statistics()
-        assert after["threads"] - after["threads_idle"] == before["threads"] - before["threads_idle"] + len(files)
+        wait_until(lambda: busy_threads(guest) == usual + len(files), "one thread for each file")
     for ticket in tickets:
         assert not fuse.complete(ticket).error
     for name, file in zip(("one", "other"), files, strict=True):
