@@ -53,7 +53,7 @@ cdef void pool_submit(Pool *pool, Request *request) noexcept nogil
 cdef void pool_offer(Pool *pool, Role *role) noexcept nogil
 cdef bint pool_invite(Pool *pool, Role *role) noexcept nogil
 cdef void pool_nudge(Pool *pool) noexcept nogil
-cdef void pool_done(Pool *pool, Request *request) noexcept nogil
+cdef Request *pool_done(Pool *pool, Request *request) noexcept nogil
 cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil
 cdef bint pool_needs_thread(Pool *pool) noexcept nogil
 cdef void pool_join(Pool *pool, Thread *thread) noexcept nogil

@@ -61,44 +61,68 @@ cdef void pool_submit(Pool *pool, Request *request) noexcept nogil:
         sys_futex_wake(&pool.sequence, 1)
 
 
-cdef Request *take(Pool *pool) noexcept nogil:
-    """The next request that can be carried out now, or NULL. The lock is held."""
-    cdef Request *request = pool.first
-    while request != NULL:
-        pool.first = request.next
-        if not put_behind(pool, request):
-            break
-        request = pool.first
-    if request != NULL and request.alone:
+cdef inline Request *begun(Pool *pool, Request *request) noexcept nogil:
+    """The request, which a thread is to carry out now. The lock is held."""
+    if request.alone:
         request.next = pool.alone
         pool.alone = request
     return request
 
 
-cdef void pool_done(Pool *pool, Request *request) noexcept nogil:
-    """The request, which pool_wait() gave out, was carried out. The calling thread looks for the next one itself."""
-    cdef Request **at = &pool.alone
+cdef Request *take(Pool *pool) noexcept nogil:
+    """The next request that can be carried out now, or NULL. The lock is held."""
+    cdef Request *request
+    while pool.first != NULL:
+        request = pool.first
+        pool.first = request.next
+        if not put_behind(pool, request):
+            return begun(pool, request)
+    return NULL
+
+
+cdef Request *take_behind(Pool *pool, uint64_t nodeid) noexcept nogil:
+    """The next one that has waited for another of this file, or NULL. The lock is held."""
     cdef Request *before = NULL
+    cdef Request *request = pool.behind
+    while request != NULL and request.header.nodeid != nodeid:
+        before = request
+        request = request.next
+    if request != NULL:
+        if before != NULL:
+            before.next = request.next
+        else:
+            pool.behind = request.next
+        if pool.behind_last == request:
+            pool.behind_last = before
+    return request
+
+
+cdef Request *pool_done(Pool *pool, Request *request) noexcept nogil:
+    """A request was carried out. The next one for the calling thread, if it has waited for this; else NULL, and the
+    thread looks for a job as all do.
+    """
+    cdef Request **at = &pool.alone
     cdef Request *following
+    cdef bint wake = False
     if not request.alone:
-        return
+        return NULL
     lock(&pool.lock)
     while at[0] != request:
         at = &at[0].next
     at[0] = request.next
-    following = pool.behind
-    while following != NULL and following.header.nodeid != request.header.nodeid:
-        before = following
-        following = following.next
+    following = take_behind(pool, request.header.nodeid)
     if following != NULL:
-        if before != NULL:
-            before.next = following.next
+        if pool.first == NULL and pool.roles == NULL and not pool.chores:
+            begun(pool, following)
         else:
-            pool.behind = following.next
-        if pool.behind_last == following:
-            pool.behind_last = before
-        append(&pool.first, &pool.last, following)
+            # Others have waited as well, perhaps for longer.
+            append(&pool.first, &pool.last, following)
+            following = NULL
+            wake = wakes(pool)
     unlock(&pool.lock)
+    if wake:
+        sys_futex_wake(&pool.sequence, 1)
+    return following
 
 
 cdef void pool_offer(Pool *pool, Role *role) noexcept nogil:

@@ -51,21 +51,24 @@ cdef int threads_start(Pool *pool) noexcept nogil:
     return start_thread(pool) if pool_needs_thread(pool) else 0
 
 
-cdef void run_request(Thread *thread, Request *request) noexcept nogil:
+cdef Request *run_request(Thread *thread, Request *request) noexcept nogil:
+    """Carries a request out. The next one for this thread, or NULL."""
     cdef Engine *engine = thread.pool.engine
     cdef const Operation *operation = operation_of(request.header.opcode)
+    cdef Request *following
     cdef uint64_t start = ticks_now()
     cdef uint64_t now
     if perform(&thread.ctx, request, operation) == WAITS:
         wait_for_lock(engine, request)
-        return
+        return NULL
     now = ticks_now()
     slowness_forgive(&engine.share.inodes, request.header.nodeid, operation.slow_class,
                      (now - start) / engine.ticks_per_us, now / engine.ticks_per_us)
     complete(engine, request)
     signal(engine, request.queue)
-    pool_done(thread.pool, request)
+    following = pool_done(thread.pool, request)
     give_request(engine, request)
+    return following
 
 
 cdef void do_chores(Pool *pool) noexcept nogil:
@@ -112,8 +115,8 @@ cdef void *thread_main(void *argument) noexcept nogil:
             lock(&pool.lock)
             pool.serving -= 1
             unlock(&pool.lock)
-        elif request != NULL:
-            run_request(thread, request)
+        while request != NULL:
+            request = run_request(thread, request)
         do_chores(pool)
     threads_reap(pool)
     pool_leave(pool, thread)

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,8 +20,11 @@ LONGEST = "tests/packaging/"    # one file builds all, twice
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first: of several processes no one has it left at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    """The files that take longest come first, else those of most tests: where several processes take them in this
+    order, no one has a long one left at the end.
+    """
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), -tests[item.path], item.path))
 
 
 def program() -> list[str]:

@@ -26,6 +26,7 @@ pytestmark = needs_root         # only root may freeze a file system
 FREEZE, THAW = 0xC0045877, 0xC0045878       # ioctls FIFREEZE and FITHAW
 WRITES, SIZE = 100, 1 << 19                # that many in flight all wait for the file's lock
 QUICK_SIZE = 1 << 17        # far from slow, also where caches and CPUs are crowded
+QUEUES = 2                  # each has a thread
 SECONDS = 180               # until the pool has not stood still for five, which a busy disk makes it do
 
 
@@ -103,7 +104,6 @@ def test_writes_to_one_file_that_hang_take_one_thread_and_none_is_lost(guest: Gu
     """The file system would have all but one wait for the file's lock. Another file's writes have a thread, too."""
     fuse = guest.fuse
     files = [(entry.nodeid, opened.fh) for entry, opened in (fuse.create(ROOT, "one"), fuse.create(ROOT, "other"))]
-    usual = busy_threads(guest)
     make_writes_slow(guest, *files[0])
     blocks = [bytes([number]) * 4096 for number in range(WRITES)]
     with frozen(guest.share):
@@ -111,12 +111,44 @@ def test_writes_to_one_file_that_hang_take_one_thread_and_none_is_lost(guest: Gu
                                data=blocks[number], out_size=abi.WRITE_OUT.size)
                    for number in range(WRITES) for node, fh in files]
         time.sleep(0.1)
-        wait_until(lambda: busy_threads(guest) == usual + len(files), "one thread for each file")
+        wait_until(lambda: busy_threads(guest) == QUEUES + len(files), "one thread for each file")
     for ticket in tickets:
         assert not fuse.complete(ticket).error
     for name, file in zip(("one", "other"), files, strict=True):
         assert (guest.share / name).read_bytes() == b"".join(blocks)
         fuse.release(*file)
+
+
+LEAST = 4           # threads that a pool has at least
+GETFLAGS = 0x80086601       # an ioctl that waits for nothing, but may be one that does, and so is the pool's
+
+
+def test_writes_to_as_many_files_as_there_are_threads_let_others_pass(connect: Connect, mounts: Mounts) -> None:
+    """A thread goes on with the next WRITE to the same file only as long as nothing else has waited."""
+    folder = mounts.of("ext4") / "share"
+    folder.mkdir()
+    guest = connect("--thread-pool-size", str(LEAST), share=folder, queue_size=512, memory_mib=64)
+    fuse = guest.fuse
+    created = [fuse.create(ROOT, f"file{number}") for number in range(LEAST)]
+    files = [(entry.nodeid, opened.fh) for entry, opened in created]
+    make_writes_slow(guest, *files[0])
+    wait_until(lambda: guest.daemon.statistics()["threads"] == QUEUES + 1, "the end of those that were needed", 30)
+    with frozen(folder):
+        tickets = [fuse.submit(Opcode.WRITE, node, abi.WRITE_IN.pack(fh=fh, size=4096), data=bytes(4096),
+                               out_size=abi.WRITE_OUT.size)
+                   for _ in range(WRITES // LEAST) for node, fh in files]
+        wait_until(lambda: busy_threads(guest) == QUEUES + LEAST, "a thread for each file")
+        other = fuse.submit(Opcode.IOCTL, files[0][0], abi.IOCTL_IN.pack(fh=files[0][1], cmd=GETFLAGS, out_size=8),
+                            out_size=abi.IOCTL_OUT.size, out_pages=4096)
+        time.sleep(0.02)
+    order: list[Ticket] = []
+    while len(order) <= len(tickets):
+        order += fuse.returned(other.queue)
+    assert order.index(other) < WRITES // LEAST, "all of one file were before it"
+    for ticket in order:
+        assert not fuse.reply(ticket).error
+    for node, fh in files:
+        fuse.release(node, fh)
 
 
 TAKEN = """
