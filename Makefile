@@ -17,8 +17,8 @@ demo: ## share a directory with a Linux guest and look around in it [SHARE=/some
 test: ## the tests, in Linux guests too [LONG=1: for an hour or so; JOBS=0 ARGS="-m 'not guest' ..."]
 	@tools/setup test
 	@$(BIN)/python -m guest.fetch kernel busybox uml >/dev/null
-	@$(BIN)/python -m pytest --numprocesses $(or $(JOBS),$(shell expr $$(nproc) + 1)) --dist loadfile --no-loadscope-reorder \
-	  $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(or $(JOBS),$(shell expr $$(nproc) + 1)) \
+	  --dist loadfile --no-loadscope-reorder $(ARGS)
 
 sanitize: ## what a malicious guest may try, under AddressSanitizer and UBSan [HOSTILE_TRIES=1000 ARGS="tests/daemon"]
 	@VIRTIOFSD_BUILD=sanitize tools/setup test
