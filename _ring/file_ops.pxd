@@ -23,7 +23,7 @@ cdef int add_handle(Context *ctx, int fd, uint64_t nodeid, uint32_t flags, bint 
                     fuse_open_out *out) noexcept nogil
 cdef int op_open(Context *ctx, Request *request) noexcept nogil
 cdef int op_read(Context *ctx, Request *request) noexcept nogil
-cdef bint writes_alone(const Context *ctx, const Request *request) noexcept nogil
+cdef bint writes_alone(Context *ctx, const Request *request) noexcept nogil
 cdef int op_write(Context *ctx, Request *request) noexcept nogil
 cdef int op_release(Context *ctx, Request *request) noexcept nogil
 cdef int op_flush(Context *ctx, Request *request) noexcept nogil

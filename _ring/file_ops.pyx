@@ -350,13 +350,18 @@ cdef uint64_t appended_already(const Handle *handle, uint64_t offset, uint64_t s
     return size if stat.stx_size - offset > size else stat.stx_size - offset
 
 
-cdef bint writes_alone(const Context *ctx, const Request *request) noexcept nogil:
-    """Whether the file system has a WRITE wait for others to its file, all in all: what goes to the page cache. Several
-    threads would only be in each other's way there. What goes to the disk itself, or waits for that, does so side by
-    side.
+cdef bint writes_alone(Context *ctx, const Request *request) noexcept nogil:
+    """Whether the file system is taken to have a WRITE wait for others to its file, all in all: what goes to the page
+    cache. Several threads would only be in each other's way there. What goes to the disk itself, or waits for that,
+    does so side by side.
     """
     cdef const fuse_write_in *args = <const fuse_write_in *> request.args
-    return not args.flags & O_SYNC and not (args.flags & O_DIRECT and ctx.share.options.allow_direct_io)
+    cdef uint32_t flags = args.flags
+    cdef Handle *handle = handle_acquire(&ctx.share.handles, args.fh, request.header.nodeid, False)
+    if handle != NULL:
+        flags |= handle.flags
+        handle_release(&ctx.share.handles, handle)
+    return not flags & O_SYNC and not (flags & O_DIRECT and ctx.share.options.allow_direct_io)
 
 
 cdef int op_write(Context *ctx, Request *request) noexcept nogil:

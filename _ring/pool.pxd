@@ -39,8 +39,6 @@ cdef struct Pool:
     Request *first         # that wait for a thread
     Request *last
     Request *alone         # that are carried out, and no other of their kind beside them for the same file
-    Request *behind        # that wait for one of those to be over
-    Request *behind_last
     Role *roles
     Thread *living
     Thread *ended          # to be joined and freed

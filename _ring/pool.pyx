@@ -11,6 +11,7 @@ from .engine cimport Engine
 from .linux cimport ETIMEDOUT, sys_futex_wait, sys_futex_wake
 from .mutex cimport lock, unlock
 from .request cimport Request
+from .watched cimport watchdog_arm
 
 cdef enum:
     WAKE_ALL = 0x7fffffff
@@ -40,18 +41,28 @@ cdef inline void append(Request **first, Request **last, Request *request) noexc
 
 
 cdef bint put_behind(Pool *pool, Request *request) noexcept nogil:
-    """Where one is carried out that it may not be beside, has it wait for that. The lock is held."""
-    cdef const Request *other = pool.alone if request.alone else NULL
+    """Where one is carried out that it may not be beside, has it wait for that, with those that wait for it. The lock
+    is held.
+    """
+    cdef Request *other = pool.alone if request.alone else NULL
     while other != NULL and other.header.nodeid != request.header.nodeid:
         other = other.next
-    if other != NULL:
-        append(&pool.behind, &pool.behind_last, request)
-    return other != NULL
+    if other == NULL:
+        return False
+    request.next = request.behind
+    if other.behind == NULL:
+        other.behind = request
+    else:
+        other.behind_last.next = request
+    other.behind_last = request if request.behind == NULL else request.behind_last
+    request.behind = NULL
+    return True
 
 
 cdef void pool_submit(Pool *pool, Request *request) noexcept nogil:
     """Hands a prepared request over; it will be completed. Wakes a thread only where one is idle."""
     cdef bint wake = False
+    request.behind = NULL
     lock(&pool.lock)
     if not put_behind(pool, request):
         append(&pool.first, &pool.last, request)
@@ -80,23 +91,6 @@ cdef Request *take(Pool *pool) noexcept nogil:
     return NULL
 
 
-cdef Request *take_behind(Pool *pool, uint64_t nodeid) noexcept nogil:
-    """The next one that has waited for another of this file, or NULL. The lock is held."""
-    cdef Request *before = NULL
-    cdef Request *request = pool.behind
-    while request != NULL and request.header.nodeid != nodeid:
-        before = request
-        request = request.next
-    if request != NULL:
-        if before != NULL:
-            before.next = request.next
-        else:
-            pool.behind = request.next
-        if pool.behind_last == request:
-            pool.behind_last = before
-    return request
-
-
 cdef Request *pool_done(Pool *pool, Request *request) noexcept nogil:
     """A request was carried out. The next one for the calling thread, if it has waited for this; else NULL, and the
     thread looks for a job as all do.
@@ -110,8 +104,10 @@ cdef Request *pool_done(Pool *pool, Request *request) noexcept nogil:
     while at[0] != request:
         at = &at[0].next
     at[0] = request.next
-    following = take_behind(pool, request.header.nodeid)
+    following = request.behind
     if following != NULL:
+        following.behind = following.next
+        following.behind_last = request.behind_last
         if pool.first == NULL and pool.roles == NULL and not pool.chores:
             begun(pool, following)
         else:
@@ -119,6 +115,7 @@ cdef Request *pool_done(Pool *pool, Request *request) noexcept nogil:
             append(&pool.first, &pool.last, following)
             following = NULL
             wake = wakes(pool)
+            watchdog_arm(&pool.engine.watchdog_armed)   # it sees to it that there is a thread
     unlock(&pool.lock)
     if wake:
         sys_futex_wake(&pool.sequence, 1)
@@ -171,7 +168,7 @@ cdef void pool_nudge(Pool *pool) noexcept nogil:
 cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil:
     """Waits for a job: a worker to lead or to help, a request, or only chores. False: the thread is to end."""
     cdef uint32_t sequence
-    cdef bint alone
+    cdef bint last
     cdef bint go_on = True
     cdef bint expired = False
     request[0] = NULL
@@ -194,10 +191,10 @@ cdef bint pool_wait(Pool *pool, Request **request, Role **role) noexcept nogil:
             go_on = False
             break
         sequence = pool.sequence
-        alone = pool.idle == 0
+        last = pool.idle == 0
         pool.idle += 1
         unlock(&pool.lock)
-        expired = sys_futex_wait(&pool.sequence, sequence, -1 if alone else LINGER_NS) == -ETIMEDOUT
+        expired = sys_futex_wait(&pool.sequence, sequence, -1 if last else LINGER_NS) == -ETIMEDOUT
         lock(&pool.lock)
         pool.idle -= 1
     unlock(&pool.lock)

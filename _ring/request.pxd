@@ -24,7 +24,9 @@ cdef struct Request:
     Request *next            # in the one list that it is in
     Request *all_next        # in the list of all, which only grows
     uint32_t busy            # between being taken from the ring and being returned to it
-    uint32_t alone           # while it is carried out by the pool, no other like it is for the same file
+    uint32_t alone           # while it is carried out in the pool, no other like it is there for the same file
+    Request *behind          # those that wait for this
+    Request *behind_last
     uint16_t head
     uint32_t written         # bytes of the reply: the used length
     uint64_t done            # bytes of a READ or WRITE that was begun by another thread

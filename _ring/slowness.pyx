@@ -4,9 +4,9 @@ A class of operations that has taken long twice within a short time, on a worker
 on, for files of that mount; when it has been quick in the pool for a while, workers do it themselves again.
 A single slow one says little: the thread may only have waited for a CPU.
 
-In the pool several run at once, and those that wait for the same lock (WRITEs to one file) all take long. So it is
-enough, too, that one is done just after the other, for some seconds. Where that was a mistake, as they slept side by
-side, it takes longer each time until the next one.
+In the pool several run at once, and those that wait for the same lock all take long; and what is large takes long by
+itself. So it is enough, too, that one is done just after the other, for some seconds. Where that was a mistake, as they
+slept side by side, it takes longer each time until the next one.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t

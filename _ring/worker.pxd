@@ -25,11 +25,12 @@ cdef struct Worker:
     int wake_fd
     uint32_t number
     uint32_t stopping
-    uint32_t lock         # of the list of queues
+    uint32_t lock         # of the list of queues, and of the descriptor that tells of waits for a CPU
     uint32_t version      # of that list
     uint32_t queue_count
     Virtqueue *queues[QUEUES_MAX]
-    uint64_t waited_ns    # for a CPU, by the thread that leads, when that was last asked after a slow request
+    uint64_t waited_ns    # for a CPU, by the thread that leads, when that was last asked, after a slow request
+    uint64_t waited_at    # ticks: when that was
     uint64_t wakeups
     uint64_t takeovers    # times another thread had to take over
 

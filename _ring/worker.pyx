@@ -39,6 +39,7 @@ cdef enum:
     HIPRIO = 0            # the index of its vring (virtio 1.3, 5.11.2)
     WAKE = 0xffffffffU    # in an epoll event: not a queue's kick
     EVENTS = 16
+    LATELY_US = 200000    # between slow requests: what was waited meanwhile is taken for part of the second
 
 # Between looks at a queue that has no kick descriptor, while it is busy and when it is not.
 cdef int64_t POLLED_NS = 20000
@@ -204,11 +205,27 @@ cdef inline bint may_wait(const Lead *lead, const Virtqueue *queue, const Held *
     return now - held.since + expected(&lead.thread.ctx, opcode, units) <= HOLD_US * lead.worker.engine.ticks_per_us
 
 
-cdef uint64_t waited_for_cpu_us(Worker *worker) noexcept nogil:
-    """How long the thread that leads has waited for a CPU since this was last asked."""
-    cdef uint64_t before = worker.waited_ns
-    worker.waited_ns = run_delay(worker.polling.schedstat_fd)
-    return (worker.waited_ns - before) / 1000 if worker.waited_ns > before else 0
+cdef uint64_t waited_for_cpu_us(Lead *lead, uint64_t now) noexcept nogil:
+    """How long the calling thread has waited for a CPU since this was last asked; 0 where that is long ago, or it does
+    not lead any more.
+    """
+    cdef Worker *worker = lead.worker
+    cdef uint64_t waited, before
+    cdef bint lately
+    if lead.helps:
+        return 0
+    # So that the descriptor stays open, which is the leader's, whoever that is.
+    lock(&worker.lock)
+    if not leads(lead):
+        unlock(&worker.lock)
+        return 0
+    before = worker.waited_ns
+    waited = run_delay(worker.polling.schedstat_fd)
+    lately = now - worker.waited_at < LATELY_US * worker.engine.ticks_per_us
+    worker.waited_ns = waited
+    worker.waited_at = now
+    unlock(&worker.lock)
+    return (waited - before) / 1000 if lately and waited > before else 0
 
 
 cdef void note_if_slow(Lead *lead, const Request *request, const Operation *operation, uint64_t took,
@@ -220,7 +237,7 @@ cdef void note_if_slow(Lead *lead, const Request *request, const Operation *oper
     if took <= worker.engine.slow_ticks:
         return
     # A thread that had no CPU would have none in the pool.
-    waited_us = 0 if lead.helps else waited_for_cpu_us(worker)
+    waited_us = waited_for_cpu_us(lead, now)
     if waited_us < took / us:
         slowness_note(&worker.engine.share.inodes, request.header.nodeid, operation.slow_class, took / us - waited_us,
                       now / us)
@@ -420,9 +437,13 @@ cdef void sleep_until_kicked(Lead *lead, int64_t *pause) noexcept nogil:
 
 cdef void watch_waits(Worker *worker) noexcept nogil:
     """Has the calling thread's waits for a CPU known, in place of those of the thread that led the worker before."""
-    cdef int before = worker.polling.schedstat_fd
-    worker.polling.schedstat_fd = open_schedstat(worker.engine.share.proc_fd)
-    worker.waited_ns = run_delay(worker.polling.schedstat_fd)
+    cdef int schedstat_fd = open_schedstat(worker.engine.share.proc_fd)
+    cdef int before
+    lock(&worker.lock)
+    before = worker.polling.schedstat_fd
+    worker.polling.schedstat_fd = schedstat_fd
+    worker.waited_at = 0
+    unlock(&worker.lock)
     if before >= 0:
         sys_close(before)
 

@@ -40,7 +40,7 @@ LEAVE = b"\x1d"  # Ctrl-]
 PIECE = 2048  # bytes of a script that the agent takes at once
 POWERED_OFF = "reboot: Power down"  # the kernel's last line, when its devices are shut down
 LOOK = 0.1  # seconds between looks at what it has said
-LAST = 5  # seconds from that line to the end of its process
+LAST = 5  # seconds from that line to the end of a process that has no device to give back
 GRACE = 10  # seconds in which a guest must answer that a script was out of time, and has been killed
 
 
@@ -257,7 +257,8 @@ class Guest:
         while self._running.wait(LOOK) is None and POWERED_OFF not in self.console:
             if time.monotonic() > deadline:
                 raise GuestError(f"the guest has not powered off after {timeout:g} s\n{self._running.state()}", self)
-        if self._running.wait(LAST) is not None:
+        left = LAST if self.kernel == "uml" else max(LAST, deadline - time.monotonic())
+        if self._running.wait(left) is not None:
             return
         # User-Mode Linux, once in some thousand times: the kernel is through, shares included, and its process stays.
         warnings.warn(f"the guest has powered off, but not its process\n{self._running.state()}", stacklevel=2)
