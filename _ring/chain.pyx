@@ -17,7 +17,7 @@ cdef enum:
     LARGEST_PAGE = 65536     # of a guest: a descriptor has one on average, at most
     LINE = 4                 # descriptors in a line of the cache
     FETCHED = 16 * LINE      # of a table, ahead of the one that is read
-    SMALL_REPLY = 256
+    SMALL_REPLY = 256        # bytes, behind the header: attributes and the like, and no data
     KEPT = 8 * CHAIN_INLINE  # iovecs: more than the chain of a Linux guest has
 
 

@@ -6,6 +6,7 @@ from .inode_table cimport InodeTable
 
 cdef enum:
     SLOW_US = 1000       # long, for a request that holds up the queue behind it
+    TWICE_WITHIN_US = 200000    # two of them teach something
 
 
 cdef enum SlowClass:

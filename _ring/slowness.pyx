@@ -17,7 +17,6 @@ from .atomics cimport (
 from .inode_table cimport CHUNK_BITS, NONE, Inode, InodeTable, Mount, Slowness, at_slot
 
 cdef enum:
-    TWICE_WITHIN_US = 200000
     QUICK_US = 200
     FLOWING_US = 500
     FORGIVEN = 64            # quick ones in a row

@@ -23,7 +23,7 @@ from .polling cimport poll_begin, poll_end, poll_learn
 from .pool cimport Pool, Thread, pool_invite, pool_nudge, pool_offer, pool_submit
 from .request cimport WOULD_SLEEP, Request
 from .share cimport Context
-from .slowness cimport slowness_expected, slowness_note
+from .slowness cimport TWICE_WITHIN_US, slowness_expected, slowness_note
 from .ticks cimport ticks_now
 from .virtqueue cimport Virtqueue, ring_kicks_off, ring_kicks_on, ring_unsignalled
 from .watched cimport watchdog_arm
@@ -39,7 +39,6 @@ cdef enum:
     HIPRIO = 0            # the index of its vring (virtio 1.3, 5.11.2)
     WAKE = 0xffffffffU    # in an epoll event: not a queue's kick
     EVENTS = 16
-    LATELY_US = 200000    # between slow requests: what was waited meanwhile is taken for part of the second
 
 # Between looks at a queue that has no kick descriptor, while it is busy and when it is not.
 cdef int64_t POLLED_NS = 20000
@@ -206,7 +205,8 @@ cdef inline bint may_wait(const Lead *lead, const Virtqueue *queue, const Held *
 
 
 cdef uint64_t waited_for_cpu_us(Lead *lead, uint64_t now) noexcept nogil:
-    """How long the calling thread has waited for a CPU since this was last asked; 0 where that is long ago, or it does
+    """How long the calling thread has waited for a CPU since this was last asked, after the slow request before: all of
+    that is taken for part of this one. 0 where they are too far apart to teach anything together, or the thread does
     not lead any more.
     """
     cdef Worker *worker = lead.worker
@@ -221,7 +221,7 @@ cdef uint64_t waited_for_cpu_us(Lead *lead, uint64_t now) noexcept nogil:
         return 0
     before = worker.waited_ns
     waited = run_delay(worker.polling.schedstat_fd)
-    lately = now - worker.waited_at < LATELY_US * worker.engine.ticks_per_us
+    lately = now - worker.waited_at < TWICE_WITHIN_US * worker.engine.ticks_per_us
     worker.waited_ns = waited
     worker.waited_at = now
     unlock(&worker.lock)

@@ -24,7 +24,7 @@ from tests.filesystem.support import ROOT, Guest, Mounts, during, needs_root, op
 pytestmark = needs_root         # only root may freeze a file system
 
 FREEZE, THAW = 0xC0045877, 0xC0045878       # ioctls FIFREEZE and FITHAW
-WRITES, SIZE = 100, 1 << 19                # that many in flight all wait for the file's lock
+WRITES, SIZE = 100, 1 << 19                # that many are in flight at once
 QUICK_SIZE = 1 << 17        # far from slow, also where caches and CPUs are crowded
 QUEUES = 2                  # each has a thread
 SECONDS = 180               # until the pool has not stood still for five, which a busy disk makes it do
@@ -87,7 +87,7 @@ def make_writes_slow(guest: Guest, node: int, fh: int) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_writes_that_wait_for_each_other_in_the_pool_go_back_to_the_worker(guest: Guest) -> None:
+def test_writes_that_slept_go_to_the_pool_and_back_to_the_worker(guest: Guest) -> None:
     entry, opened = guest.fuse.create(ROOT, "file")
     node, fh = entry.nodeid, opened.fh
     write_all(guest, node, fh)
