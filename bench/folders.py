@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from bench.host import write_pattern
 from bench.machine import CHECKOUT, read
@@ -110,22 +110,36 @@ def make_files(folder: pathlib.Path, count: int, size: int = 64) -> list[str]:
     return names
 
 
-def make_pattern_file(path: pathlib.Path, size: int) -> None:
-    with path.open("wb") as file:
-        write_pattern(file.fileno(), size)
-
-
-def warm_up(path: pathlib.Path, writing: bool) -> None:
-    """Has a pattern file in the page cache, as some hosts take back what nobody has used for a minute; where it is
-    going to be written with what is not to be in it then, changed just now so that nothing is written back meanwhile.
+def write_patterns(descriptors: Sequence[int], size: int, *, inverted: bool = False) -> None:
+    """Fills files with the pattern, by turns: memory that is taken first is more scattered, and slower to copy to, by a
+    tenth, so that none of the files is to have it for itself.
     """
-    with path.open("r+b" if writing else "rb", buffering=0) as file:
-        if writing:
+    for at in range(0, size, MIB):
+        for fd in descriptors:
+            write_pattern(fd, at, min(MIB, size - at), inverted)
+
+
+def make_pattern_files(paths: Iterable[pathlib.Path], size: int) -> None:
+    with contextlib.ExitStack() as stack:
+        write_patterns([stack.enter_context(path.open("wb")).fileno() for path in paths], size)
+
+
+def read_whole(path: pathlib.Path) -> None:
+    """Has a file in the page cache, as some hosts take back what nobody has used for a minute."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(MIB):
+            pass
+
+
+def dirty(paths: Iterable[pathlib.Path]) -> None:
+    """Has pattern files of one size, that are going to be written, in the page cache with what is not to be in them
+    then; changed just now, so that nothing is written back meanwhile.
+    """
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(path.open("r+b", buffering=0)) for path in paths]
+        for file in files:
             os.fsync(file.fileno())
-            write_pattern(file.fileno(), path.stat().st_size, inverted=True)
-        else:
-            while file.read(MIB):
-                pass
+        write_patterns([file.fileno() for file in files], os.fstat(files[0].fileno()).st_size, inverted=True)
 
 
 def wrong_edges(path: pathlib.Path, size: int, length: int) -> int:
@@ -144,7 +158,7 @@ def wrong_edges(path: pathlib.Path, size: int, length: int) -> int:
 
 def make_tree(folder: pathlib.Path, contestants: list[str], data_mib: int) -> None:
     """Everything that the rows work on; what they change, each contestant has for itself."""
-    make_pattern_file(folder / "data", data_mib * MIB)
+    make_pattern_files([folder / "data"], data_mib * MIB)
     make_files(folder / "known", KNOWN_FILES)
     make_files(folder / "listed", LISTED_FILES)
     for number in range(COLD_FOLDERS):
@@ -154,9 +168,9 @@ def make_tree(folder: pathlib.Path, contestants: list[str], data_mib: int) -> No
     for contestant in contestants:
         own = folder / contestant
         own.mkdir()
-        make_pattern_file(own / "data", data_mib * MIB)
         make_files(own / "known", KNOWN_FILES)
         (own / "created").mkdir()
+    make_pattern_files([folder / contestant / "data" for contestant in contestants], data_mib * MIB)
 
 
 def drop_caches() -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import sessions
-from bench.folders import MIB, SetupError, make_pattern_file, warm_up
+from bench.folders import MIB, SetupError, make_pattern_files, read_whole
 from bench.plan import Plan
 from bench.rows import WrongError
 from bench.sessions import OURS, REFERENCE, Contestant
@@ -131,7 +131,7 @@ def started(contestants: Sequence[Contestant], work: pathlib.Path,
             own = share / "guests" / each.name
             own.mkdir(parents=True)
             stack.callback(shutil.rmtree, own, ignore_errors=True)
-            make_pattern_file(own / "data", DATA_MIB * MIB)
+        make_pattern_files([share / "guests" / each.name / "data" for each in contestants], DATA_MIB * MIB)
         shares = [Share(name, daemon.socket, mount=f"/mnt/{name}") for name, daemon in back_ends.items()]
         guest = stack.enter_context(Guest(Share("root", below.socket, mount="/"), *shares, overlay="tmpfs", cpus=CPUS,
                                           memory_mib=MEMORY_MIB))
@@ -146,7 +146,7 @@ def run(job: Job, guest: Guest, name: str, share: pathlib.Path, back_end: BackEn
         guest.run(f"umount /mnt/{name} && mount -t virtiofs {name} /mnt/{name}", check=True)
     script = job.script
     if job.fio:
-        warm_up(share / "guests" / name / "data", writing=False)
+        read_whole(share / "guests" / name / "data")
         script = (f"fio --name=job --filename=data --size={DATA_MIB}m --runtime={FIO_SECONDS} --time_based --thread "
                   f"--output-format=json {job.script}")
     else:

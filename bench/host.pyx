@@ -50,7 +50,7 @@ cdef extern from "<dirent.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
     int syncfs(int fd)
-    ssize_t write(int fd, const void *data, size_t size)
+    ssize_t pwrite(int fd, const void *data, size_t size, int64_t at)
 
 cdef enum:
     PAGE = 4096
@@ -278,17 +278,19 @@ cdef class HostLoop:
             kicks_saved=0, calls=0, wake_ups=0, stalled=False, ring_error=0, sampled=1, latencies=latencies)
 
 
-def write_pattern(int fd, uint64_t size, bint inverted=False):
-    """Fills a file with the pattern that the generator expects of it; `inverted`: with what it never writes."""
+def write_pattern(int fd, uint64_t at, uint64_t size, bint inverted=False):
+    """Writes `size` bytes at `at` of the pattern that the generator expects of a file; `inverted`: of what it never
+    writes.
+    """
     cdef uint64_t flip = ~<uint64_t>0 if inverted else 0
     cdef uint64_t buffer[PAGE]
-    cdef uint64_t at = 0
+    cdef uint64_t end = at + size
     cdef int error = 0, i
     with nogil:
-        while at < size and not error:
+        while at < end and not error:
             for i in range(PAGE):
                 buffer[i] = (at + 8 * <uint64_t>i) * <uint64_t>0x9e3779b97f4a7c15 + <uint64_t>0x2545f4914f6cdd1d ^ flip
-            if write(fd, buffer, sizeof(buffer)) != sizeof(buffer):
+            if pwrite(fd, buffer, sizeof(buffer), <int64_t>at) != sizeof(buffer):
                 error = errno
             at += sizeof(buffer)
     if error:

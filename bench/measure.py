@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from bench import syscalls
+from bench.folders import MIB
 from bench.host import HostLoop
 from bench.machine import Cpus, Load, Threads
 from bench.rows import HostProgram, Place, Row, Stream, WrongError
@@ -156,17 +157,25 @@ def count_calls(session: Session, guest: Guest, fresh: bool) -> float | None:
     return count.calls / result.operations
 
 
-def host_round(program: HostProgram, seconds: float, fresh: bool, cpus: Cpus, variant: Variant,
+def spread(memories: Sequence[GuestMemory]) -> None:
+    """Has memories of guests taken by turns, so that none has the best of it (as bench.folders.write_patterns)."""
+    regions = [region for memory in memories for region in memory.regions]
+    for at in range(0, max(region.size for region in regions), MIB):
+        for region in regions:
+            if at < region.size:
+                os.posix_fallocate(region.fd, region.mmap_offset + at, min(MIB, region.size - at))
+
+
+def host_round(program: HostProgram, memory: GuestMemory, seconds: float, fresh: bool, cpus: Cpus, variant: Variant,
                own: Sequence[int]) -> Round:
-    with GuestMemory.simple(HOST_MIB * variant.depth) as memory:
-        loop = HostLoop(program.calls, memory, cycle=program.cycle, buffers=variant.depth)
-        cpu = cpus.daemon[0] if variant.placement == APART else None
-        if not fresh:
-            loop.run(seconds=LEAD_IN, cpu=cpu)
-        load = Load.now(own)
-        result = loop.run(count=len(program.calls), cpu=cpu) if fresh else loop.run(seconds=seconds, cpu=cpu)
-        busy = Load.now(own).busy_since(load)
-        del loop
+    memory.reset()
+    loop = HostLoop(program.calls, memory, cycle=program.cycle, buffers=variant.depth)
+    cpu = cpus.daemon[0] if variant.placement == APART else None
+    if not fresh:
+        loop.run(seconds=LEAD_IN, cpu=cpu)
+    load = Load.now(own)
+    result = loop.run(count=len(program.calls), cpu=cpu) if fresh else loop.run(seconds=seconds, cpu=cpu)
+    busy = Load.now(own).busy_since(load)
     if not result.good:
         raise WrongError(f"{HOST}: {result.wrong_error} system calls have failed")
     cycles = result.operations / program.cycle
@@ -198,16 +207,23 @@ def measure(row: Row, variants: Sequence[Variant], contestants: Sequence[Contest
         sessions = [stack.enter_context(Session(contestant, work, share, queues=first.queues,
                                                 cpus=cpus.daemon if first.placement == APART else None))
                     for contestant in contestants]
+        memories = [session.device.memory for session in sessions]
+        host_memory = None
+        if with_host and row.host:
+            host_memory = stack.enter_context(GuestMemory.simple(HOST_MIB * max(each.depth for each in variants)))
+            memories.append(host_memory)
+        spread(memories)
         streams = {} if row.fresh else {session.contestant.name: row.prepare(session) for session in sessions}
         own = [session.pid for session in sessions]
         for variant in variants:
             yield variant, measure_variant(row, variant, sessions, streams, share, cpus, rounds, seconds, own,
-                                           with_host and variant.guest == SPINNING)
+                                           host_memory if variant.guest == SPINNING else None)
 
 
 def measure_variant(row: Row, variant: Variant, sessions: Sequence[Session], streams: dict[str, Stream],
                     share: pathlib.Path, cpus: Cpus, rounds: int, seconds: float, own: Sequence[int],
-                    with_host: bool) -> dict[str, Measured]:
+                    host_memory: GuestMemory | None) -> dict[str, Measured]:
+    """`host_memory`: of the bare host, which takes part then."""
     found = {session.contestant.name: Measured() for session in sessions}
     guests: dict[str, Guest] = {}
 
@@ -221,20 +237,19 @@ def measure_variant(row: Row, variant: Variant, sessions: Sequence[Session], str
         return guests[name]
 
     def host() -> None:
-        assert row.host
+        assert host_memory and row.host
         place = Place(share)
         try:
-            measured = host_round(row.host(place), seconds, row.fresh, cpus, variant, own)
+            measured = host_round(row.host(place), host_memory, seconds, row.fresh, cpus, variant, own)
             found.setdefault(HOST, Measured()).rounds.append(measured)
         finally:
             place.close()
 
     if row.renew:
-        for folder in (*(session.own for session in sessions), *([share / HOST] if with_host else [])):
-            row.renew(folder)
+        row.renew([*(session.own for session in sessions), *([share / HOST] if host_memory else [])])
     for number in range(rounds):
         turn: list[Session | None] = [*sessions]
-        if with_host and row.host:
+        if host_memory:
             turn.append(None)
         for session in turn if number % 2 == 0 else reversed(turn):
             if session is None:

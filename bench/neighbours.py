@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bench import sessions
-from bench.folders import MIB, SetupError, bdi, drop_caches, loop_mount, make_pattern_file, run
+from bench.folders import MIB, SetupError, bdi, drop_caches, loop_mount, make_pattern_files, run
 from bench.machine import Load, Threads
 from bench.measure import insist
 from bench.plan import Plan
@@ -117,7 +117,7 @@ def fsync(session: Session) -> Iterator[Neighbour]:
 def uncached_reads(session: Session) -> Iterator[Neighbour]:
     path = session.share / "uncached"
     if not path.exists():
-        make_pattern_file(path, UNCACHED_MIB * MIB)
+        make_pattern_files([path], UNCACHED_MIB * MIB)
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bench import calls
 from bench.calls import Call, Kind
-from bench.folders import COLD_FOLDERS, SOURCE_FOLDERS, warm_up, wrong_edges
+from bench.folders import COLD_FOLDERS, SOURCE_FOLDERS, dirty, read_whole, wrong_edges
 from bench.host import sync
 from bench.sessions import HOST, Session
 from frontend import fuse_abi as abi
@@ -97,7 +97,7 @@ class Place:
 @dataclass(frozen=True)
 class Row:
     """`unit` is what rate and CPU time are for, where that is not one request. `renew` is called before each variant
-    with the folder of each who takes part.
+    with the folders of those who take part.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Row:
     host: Callable[[Place], HostProgram] | None = None
     unit: str = "request"
     fresh: bool = False
-    renew: Callable[[pathlib.Path], None] | None = None
+    renew: Callable[[Sequence[pathlib.Path]], None] | None = None
 
 
 # Attributes and names
@@ -453,9 +453,9 @@ def every_row() -> Iterator[Row]:
         order = "random" if shuffle else "sequential"
         yield Row(f"read-{label}", f"READ {label}, {order}", reading(size, shuffle),
                   host_data(Kind.READ, size, shuffle),
-                  renew=lambda own: warm_up(own.parent / "data", writing=False))
+                  renew=lambda owns: read_whole(owns[0].parent / "data"))
         yield Row(f"write-{label}", f"WRITE {label}, {order}", writing(size, shuffle),
-                  host_data(Kind.WRITE, size, shuffle), renew=lambda own: warm_up(own / "data", writing=True))
+                  host_data(Kind.WRITE, size, shuffle), renew=lambda owns: dirty(own / "data" for own in owns))
     yield Row("readdir", "READDIR of 1,000 names", listing(False), host_listing(False), "listing")
     yield Row("readdirplus", "READDIRPLUS of 1,000 names", listing(True), host_listing(True), "listing")
     yield Row("create", "CREATE, WRITE 4k, RELEASE, UNLINK, FORGET", created, host_created, "file")

@@ -319,19 +319,24 @@ def mappings(guest: Guest) -> int:
 
 
 def test_the_threads_of_bursts_of_slow_requests_leave_nothing(connect: Connect, hangs: pathlib.Path) -> None:
-    """The C library keeps the stacks of some for those that come next: what each burst adds must not be left."""
+    """The C library keeps the stacks of some for those that come next: what each burst adds must not be left. How many
+    there are above those of the pool depends on how soon the file system is found out.
+    """
     guest = connect("--thread-pool-size", str(POOL), share=hangs, queue_size=1024, memory_mib=64)
     node = guest.fuse.lookup(ROOT, "file").nodeid
     body = abi.SETATTR_IN.pack(valid=abi.FATTR_MODE, mode=0o600)
-    usual, burst, left = threads_of(guest), 2 * POOL - 1, []
+    usual, peaks, left = threads_of(guest), [], []
     for _ in range(3):
         with frozen(hangs):
             tickets = [guest.fuse.submit(Opcode.SETATTR, node, body, out_size=abi.ATTR_OUT.size)
                        for _ in range(HUNG)]
-            wait_until(lambda: threads_of(guest) >= usual + burst, "a burst", 30)
+            wait_until(lambda: threads_of(guest) >= usual + POOL - 1, "a burst", 30)
+            time.sleep(0.1)
+            peaks.append(threads_of(guest))
         for ticket in tickets:
             assert not guest.fuse.complete(ticket).error
         # They end when they have had nothing to do for a while.
         wait_until(lambda: threads_of(guest) <= usual, "the end of the threads", 30)
         left.append(mappings(guest))
-    assert left[-1] < left[0] + burst, "each thread had a stack and a guard"
+    # Each thread has a stack and a guard.
+    assert left[-1] < left[0] + 2 * (max(peaks) - peaks[0]) + POOL
