@@ -259,25 +259,23 @@ cdef class Device:
         for i in range(self.queue_count):
             queue = &self.queues[i]
             with nogil:
-                lock(&queue.avail_lock)
-                lock(&queue.used_lock)
+                lock(&queue.lock)
             # From here on nobody reads this ring, and nobody is collecting a chain by the old map.
             if queue.placed and not self.find_ring(queue):
                 lost.append(i)
-            unlock(&queue.used_lock)
-            unlock(&queue.avail_lock)
+            unlock(&queue.lock)
         map_free(old)
         return lost
 
     cdef bint find_ring(self, Virtqueue *queue):
-        """Finds the ring in the current map; both locks are held. False: it is not there; the queue is not placed."""
+        """Finds the ring in the current map; its lock is held. False: it is not there; the queue is not placed."""
         queue.placed = self.find_parts(queue, queue.size, queue.desc_user, queue.avail_user, queue.used_user)
         queue.running = queue.running and queue.placed
         return queue.placed
 
     cdef bint find_parts(self, Virtqueue *queue, uint64_t size, uint64_t desc_user, uint64_t avail_user,
                          uint64_t used_user):
-        """Puts the queue where these are; both locks are held. False: they are not there; all is as it was."""
+        """Puts the queue where these are; its lock is held. False: they are not there; all is as it was."""
         cdef MemoryMap *map = self.engine.map
         cdef uint8_t *desc = map_user(map, desc_user, size * sizeof(virtio_desc))
         cdef uint8_t *avail = map_user(map, avail_user, 6 + 2 * size)
@@ -324,8 +322,7 @@ cdef class Device:
         cdef int next_avail = -1 if base is None else base & 0xffff
         cdef bint found
         with nogil:
-            lock(&queue.avail_lock)
-            lock(&queue.used_lock)
+            lock(&queue.lock)
         found = self.find_parts(queue, size, desc, avail, used)
         if found:
             queue.placed = 1
@@ -342,8 +339,7 @@ cdef class Device:
             queue.signal_always = 1
             queue.error = QUEUE_OK
             memset(queue.bad_chains, 0, sizeof(queue.bad_chains))
-        unlock(&queue.used_lock)
-        unlock(&queue.avail_lock)
+        unlock(&queue.lock)
         if not found:
             raise ValueError(f"vring {index}: its addresses are not aligned or not in guest memory")
 
@@ -351,9 +347,9 @@ cdef class Device:
         """Lets workers take requests from the queue, or not. Those in flight are not touched."""
         cdef Virtqueue *queue = self.queue_at(index)
         with nogil:
-            lock(&queue.avail_lock)
+            lock(&queue.lock)
             queue.running = running and queue.placed
-            unlock(&queue.avail_lock)
+            unlock(&queue.lock)
         if running:
             self.wake_worker(index)
 
@@ -389,12 +385,10 @@ cdef class Device:
             # A reply may have been published by a thread that had not come to this yet.
             if ring_wants_signal(queue):
                 send_call(queue, True)
-            lock(&queue.avail_lock)
-            lock(&queue.used_lock)
+            lock(&queue.lock)
             queue.running = 0
             queue.placed = 0
-            unlock(&queue.used_lock)
-            unlock(&queue.avail_lock)
+            unlock(&queue.lock)
             store_release32(&queue.call_lost, 0)    # nobody looks at this ring any more
         return queue.next_avail
 

@@ -56,10 +56,10 @@ cdef int engine_init(Engine *engine, uint32_t requests) noexcept nogil
 cdef void engine_destroy(Engine *engine) noexcept nogil
 cdef void notify(Engine *engine) noexcept nogil
 cdef void post_event(Engine *engine, uint32_t kind, uint32_t queue, int64_t detail) noexcept nogil
-cdef bint may_take(Engine *engine, const Virtqueue *queue) noexcept nogil
+cdef bint may_take(Engine *engine, const Virtqueue *queue, bint answered) noexcept nogil
 cdef Request *take_request(Engine *engine) noexcept nogil
 cdef void give_request(Engine *engine, Request *request) noexcept nogil
-cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcept nogil
+cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request, bint answered) noexcept nogil
 cdef void recollect(Engine *engine, Request *request) noexcept nogil
 cdef void complete(Engine *engine, Request *request) noexcept nogil
 cdef void signal(Engine *engine, Virtqueue *queue) noexcept nogil

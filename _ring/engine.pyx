@@ -58,12 +58,12 @@ cdef void post_event(Engine *engine, uint32_t kind, uint32_t queue, int64_t deta
     notify(engine)
 
 
-cdef bint may_take(Engine *engine, const Virtqueue *queue) noexcept nogil:
+cdef bint may_take(Engine *engine, const Virtqueue *queue, bint answered) noexcept nogil:
     """Whether the queue may have one more request in flight: one that was taken for it already, and is counted. Each
-    may always have one, whatever hangs in the others.
+    may always have one, whatever hangs in the others. `answered`: as pop_request() has it.
     """
     return (load_relaxed32(&engine.requests_taken) <= engine.requests_max
-            or load_relaxed64(&queue.popped) == load_relaxed64(&queue.pushed))
+            or load_relaxed64(&queue.popped) - load_relaxed64(&queue.pushed) == <uint64_t> answered)
 
 
 cdef Request *take_request(Engine *engine) noexcept nogil:
@@ -99,74 +99,89 @@ cdef void break_queue(Engine *engine, Virtqueue *queue, uint32_t error) noexcept
     post_event(engine, EVENT_QUEUE_BROKEN, queue.index, error)
 
 
-cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request) noexcept nogil:
-    """Takes the next chain. 1: there is one; 0: there is none, or the queue is not to be served; -1: it was a bad one,
-    and has been returned with nothing in it.
+cdef inline void push(Request *request) noexcept nogil:
+    """Returns the chain to its queue, whose lock is held."""
+    chain_let_go(&request.chain)
+    store_release32(&request.busy, 0)
+    ring_push(request.queue, request.head, request.written)
 
-    All that the driver's memory says is read under avail_lock, so that the control plane, which holds it while it
+
+cdef inline void pushed(Engine *engine, Virtqueue *queue) noexcept nogil:
+    """What there is to see to once a chain has been returned, and the lock let go."""
+    if load_acquire32(&engine.memory_gone) and queue.error == QUEUE_OK:
+        break_queue(engine, queue, QUEUE_MEMORY_GONE)
+    if load_acquire32(&engine.waiting):
+        notify(engine)
+
+
+cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request, bint answered) noexcept nogil:
+    """Takes the next chain. 1: there is one; 0: there is none, or the queue is not to be served; -1: it was a bad one,
+    and has been returned with nothing in it. `answered`: the request is the queue's last one still, and goes back first
+    as complete() has it do; in one go, as a lock is a good part of a short request.
+
+    All that the driver's memory says is read under the queue's lock, so that the control plane, which holds it while it
     changes ring or map, knows that nobody still reads the old ones.
     """
     cdef MemoryMap *map
-    cdef int got, error
+    cdef int got = 0
+    cdef int error = CHAIN_OK
     cdef bint first = False
     cdef const Announced *announced = NULL
-    lock(&queue.avail_lock)
-    if not queue.running or queue.error:
-        unlock(&queue.avail_lock)
-        return 0
-    got = ring_next(queue, &announced)
-    if got <= 0:
-        unlock(&queue.avail_lock)
-        if got < 0:
-            break_queue(engine, queue, <uint32_t> -got)
-        return 0
-    request.queue = queue
-    request.head = announced.head
-    request.written = 0
-    request.header.opcode = 0
-    store_release32(&request.busy, 1)
-    map = <MemoryMap *> load_pointer(<void **> &engine.map)
-    error = chain_collect(&request.chain, queue, map, &announced.first)
-    ring_fetch_used(queue)
-    if queue.seen_avail == queue.next_avail:
-        if error == CHAIN_OK:
+    lock(&queue.lock)
+    if answered:
+        push(request)
+    if queue.running and not queue.error:
+        got = ring_next(queue, &announced)
+    if got > 0:
+        request.queue = queue
+        request.head = announced.head
+        request.written = 0
+        request.header.opcode = 0
+        store_release32(&request.busy, 1)
+        map = <MemoryMap *> load_pointer(<void **> &engine.map)
+        error = chain_collect(&request.chain, queue, map, &announced.first)
+        ring_fetch_used(queue)
+        if queue.seen_avail != queue.next_avail:
+            chain_look_ahead(queue, map)
+        elif error == CHAIN_OK:
             chain_remember(queue, &request.chain, request.head)
-    else:
-        chain_look_ahead(queue, map)
-    if error != CHAIN_OK:
-        invariant(error < BAD_CHAINS, "the kinds of bad chains are counted")
-        queue.bad_chains[error] += 1
-        first = queue.bad_chains[error] == 1
-    unlock(&queue.avail_lock)
-    if error == CHAIN_OK:
-        return 1
+        if error != CHAIN_OK:
+            invariant(error < BAD_CHAINS, "the kinds of bad chains are counted")
+            queue.bad_chains[error] += 1
+            first = queue.bad_chains[error] == 1
+    unlock(&queue.lock)
+    if answered:
+        pushed(engine, queue)
+    if got < 0:
+        break_queue(engine, queue, <uint32_t> -got)
+        return 0
     if first:
         post_event(engine, EVENT_BAD_CHAIN, queue.index, error)
-    complete(engine, request)
-    return -1
+    if error != CHAIN_OK:
+        complete(engine, request)
+        return -1
+    return got
 
 
 cdef void recollect(Engine *engine, Request *request) noexcept nogil:
     """Translates the chain of a request that had let it go, for its reply. Only where it is is read again."""
     cdef Virtqueue *queue = request.queue
-    lock(&queue.avail_lock)
+    lock(&queue.lock)
     if queue.placed and not queue.error:
         chain_collect(&request.chain, queue, <MemoryMap *> load_pointer(<void **> &engine.map),
                       queue.desc + request.head)
     else:
         request.chain.header_pieces = 0
-    unlock(&queue.avail_lock)
+    unlock(&queue.lock)
 
 
 cdef void complete(Engine *engine, Request *request) noexcept nogil:
     """Returns the chain to its queue with what was written. The caller signals. Any thread."""
-    chain_let_go(&request.chain)
-    store_release32(&request.busy, 0)
-    ring_push(request.queue, request.head, request.written)
-    if load_acquire32(&engine.memory_gone) and request.queue.error == QUEUE_OK:
-        break_queue(engine, request.queue, QUEUE_MEMORY_GONE)
-    if load_acquire32(&engine.waiting):
-        notify(engine)
+    cdef Virtqueue *queue = request.queue
+    lock(&queue.lock)
+    push(request)
+    unlock(&queue.lock)
+    pushed(engine, queue)
 
 
 cdef void signal(Engine *engine, Virtqueue *queue) noexcept nogil:

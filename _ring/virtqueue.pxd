@@ -1,7 +1,7 @@
-# The device's side of a split virtqueue (virtio 1.3, 2.7). Each side of the ring has a lock: the available side for who
-# takes chains, the used side for who completes them; the control plane changes a queue while it holds both.
+# The device's side of a split virtqueue (virtio 1.3, 2.7). Both sides of the ring have one lock: who returns a chain
+# and takes the next one holds it once.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .atomics cimport load_relaxed16, prefetch_to_write
 from .virtio_abi cimport virtio_desc, virtio_used_elem
@@ -36,7 +36,7 @@ cdef struct Virtqueue:
     uint32_t event_idx      # VIRTIO_F_EVENT_IDX is negotiated
     uint32_t indirect       # VIRTIO_F_INDIRECT_DESC is negotiated
     uint32_t error          # a QueueError: broken, and left alone
-    uint32_t placed         # the addresses below are valid: cleared under both locks
+    uint32_t placed         # the addresses below are valid
 
     uint64_t desc_user      # where the front-end has the parts: found again whenever the memory map changes
     uint64_t avail_user
@@ -46,8 +46,9 @@ cdef struct Virtqueue:
     uint16_t *used          # flags, idx, ring of virtio_used_elem, avail_event
     virtio_used_elem *used_ring
 
+    uint32_t lock
+
     # available side
-    uint32_t avail_lock
     uint32_t running        # started and enabled
     uint32_t served_by      # the worker that asks for kicks, or not: one that has just lost the queue must not
     uint16_t next_avail     # free-running
@@ -57,10 +58,8 @@ cdef struct Virtqueue:
     const void *places[PLACES]  # of a chain's descriptor, table and request: to be fetched, and for nothing else
     uint64_t popped         # chains taken, ever
     uint64_t bad_chains[BAD_CHAINS]     # by ChainError
-    uint8_t apart[64]       # the sides are written by different threads
 
     # used side
-    uint32_t used_lock
     uint16_t next_used      # free-running
     uint16_t signalled_used  # next_used when the driver was last asked whether it wants a signal
     uint32_t signal_always  # the first after a start is unconditional

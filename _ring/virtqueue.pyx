@@ -43,7 +43,7 @@ cdef bint ring_place(Virtqueue *queue, virtio_desc *desc, uint16_t *avail, uint1
 
 
 cdef void ring_begin(Virtqueue *queue, uint16_t next_avail) noexcept nogil:
-    """The next available index, from now on; nothing is known of what is there. avail_lock is held."""
+    """The next available index, from now on; nothing is known of what is there. The queue's lock is held."""
     queue.next_avail = queue.seen_avail = queue.read_avail = next_avail
 
 
@@ -64,7 +64,8 @@ cdef void read_announced(Virtqueue *queue) noexcept nogil:
 
 
 cdef int ring_next(Virtqueue *queue, const Announced **chain) noexcept nogil:
-    """The next available chain, until the next call: 1, or 0 where there is none, or -QueueError. avail_lock is held.
+    """The next available chain, until the next call: 1, or 0 where there is none, or -QueueError. The queue's lock is
+    held.
     """
     cdef uint16_t index
     if queue.next_avail == queue.seen_avail:
@@ -89,7 +90,7 @@ cdef int ring_next(Virtqueue *queue, const Announced **chain) noexcept nogil:
 
 
 cdef bint ring_kicks_on(Virtqueue *queue) noexcept nogil:
-    """Asks for a kick with the next chain. True: there is one already. avail_lock is held."""
+    """Asks for a kick with the next chain. True: there is one already. The queue's lock is held."""
     if queue.event_idx:
         store_relaxed16(avail_event(queue), le16(queue.next_avail))
     else:
@@ -100,15 +101,15 @@ cdef bint ring_kicks_on(Virtqueue *queue) noexcept nogil:
 
 
 cdef void ring_kicks_off(Virtqueue *queue) noexcept nogil:
-    """Asks for no kicks while the ring is looked at anyway; a stale avail_event says it too. avail_lock is held."""
+    """Asks for no kicks while the ring is looked at anyway; a stale avail_event says it too. The queue's lock is held.
+    """
     if not queue.event_idx:
         store_relaxed16(queue.used, le16(VRING_USED_F_NO_NOTIFY))
 
 
 cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept nogil:
-    """Returns a chain with `written` bytes in its device-writable part, and publishes it. Any thread."""
+    """Returns a chain with `written` bytes in its device-writable part, and publishes it. The queue's lock is held."""
     cdef virtio_used_elem *element
-    lock(&queue.used_lock)
     # Counted before it is published: the driver may send its next chain at once, and ring_next() counts both.
     store_release64(&queue.pushed, queue.pushed + 1)
     if queue.placed and not queue.error:
@@ -120,7 +121,6 @@ cdef void ring_push(Virtqueue *queue, uint16_t head, uint32_t written) noexcept 
         queue.next_used += 1
         # Release: the entry, and all that was written into the chain, before the index that publishes it.
         store_release16(queue.used + 1, le16(queue.next_used))
-    unlock(&queue.used_lock)
 
 
 cdef bint ring_wants_signal(Virtqueue *queue) noexcept nogil:
@@ -128,11 +128,11 @@ cdef bint ring_wants_signal(Virtqueue *queue) noexcept nogil:
     cdef uint16_t old
     cdef uint16_t new
     cdef bint wanted
-    lock(&queue.used_lock)
+    lock(&queue.lock)
     old = queue.signalled_used
     new = queue.next_used
     if old == new or not queue.placed or queue.error:
-        unlock(&queue.used_lock)
+        unlock(&queue.lock)
         return False
     queue.signalled_used = new
     # Full: used.idx must be visible before the driver's wish is read, or both sides could wait for each other.
@@ -146,7 +146,7 @@ cdef bint ring_wants_signal(Virtqueue *queue) noexcept nogil:
         wanted = True
     if wanted:
         queue.signals += 1
-    unlock(&queue.used_lock)
+    unlock(&queue.lock)
     return wanted
 
 
@@ -185,8 +185,8 @@ cdef bint send_call(Virtqueue *queue, bint briefly) noexcept nogil:
 
 cdef void ring_break(Virtqueue *queue, uint32_t error) noexcept nogil:
     """Declares the queue broken: it is not read or written any more. The control plane tells the front-end."""
-    lock(&queue.used_lock)
+    lock(&queue.lock)
     if queue.error == QUEUE_OK:
         queue.error = error
         store_release32(&queue.error_due, 1)
-    unlock(&queue.used_lock)
+    unlock(&queue.lock)

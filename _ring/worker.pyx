@@ -122,9 +122,9 @@ cdef int worker_attach(Worker *worker, Virtqueue *queue) noexcept nogil:
         error = sys_epoll_add(worker.epoll_fd, queue.kick_fd, EPOLLIN | EPOLLET, queue.index)
         if error < 0:
             return error
-    lock(&queue.avail_lock)
+    lock(&queue.lock)
     queue.served_by = worker.number
-    unlock(&queue.avail_lock)
+    unlock(&queue.lock)
     lock(&worker.lock)
     worker.queues[worker.queue_count] = queue
     worker.queue_count += 1
@@ -135,7 +135,7 @@ cdef int worker_attach(Worker *worker, Virtqueue *queue) noexcept nogil:
 
 
 cdef void worker_detach(Worker *worker, Virtqueue *queue) noexcept nogil:
-    """Takes a queue away. The worker may still be at it: what it does there is safe, under the queue's locks."""
+    """Takes a queue away. The worker may still be at it: what it does there is safe, under the queue's lock."""
     cdef uint32_t i
     if queue.kick_fd >= 0:
         sys_epoll_remove(worker.epoll_fd, queue.kick_fd)
@@ -243,8 +243,8 @@ cdef void note_if_slow(Lead *lead, const Request *request, const Operation *oper
                       now / us)
 
 
-cdef void serve_request(Lead *lead, Request *request, const Operation *operation, uint32_t units) noexcept nogil:
-    """One request that has been prepared: answered here, or handed to the pool."""
+cdef bint serve_request(Lead *lead, Request *request, const Operation *operation, uint32_t units) noexcept nogil:
+    """One request that has been prepared. True: it is answered, and to be returned; else it has gone to the pool."""
     cdef Worker *worker = lead.worker
     cdef InodeTable *inodes = &worker.engine.share.inodes
     cdef int result = WOULD_SLEEP
@@ -263,8 +263,7 @@ cdef void serve_request(Lead *lead, Request *request, const Operation *operation
         request.args_at = 0
         request.alone = request.header.opcode == FUSE_WRITE and writes_alone(&lead.thread.ctx, request)
         pool_submit(worker.pool, request)
-    else:
-        complete(worker.engine, request)
+    return result != WOULD_SLEEP
 
 
 cdef inline void ask_for_help(Lead *lead, const Virtqueue *queue, const Request *request) noexcept nogil:
@@ -290,6 +289,7 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
     cdef uint32_t units
     cdef Held held
     cdef bint any_held
+    cdef bint answered = False      # the request has to go back yet: with the next one's coming, mostly
     cdef int got, _turn
     # Of what another thread may have left unsignalled here nothing is known.
     held.since = now
@@ -297,12 +297,13 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
     for _turn in range(TURN):
         if lead.thread.spare == NULL:
             lead.thread.spare = take_request(engine)
-        if lead.thread.spare == NULL or not may_take(engine, queue):
+        if lead.thread.spare == NULL or not may_take(engine, queue, answered):
             lead.starved = True         # what is in flight will give some back
             break
         request = lead.thread.spare
-        any_held = ring_unsignalled(queue) != 0
-        got = pop_request(engine, queue, request)
+        any_held = answered or ring_unsignalled(queue) != 0
+        got = pop_request(engine, queue, request, answered)
+        answered = False
         if got == 0:
             # Also what another thread has left behind, that hangs now in a request which it took for a quick one.
             if ring_unsignalled(queue):
@@ -311,29 +312,32 @@ cdef bint serve_queue(Lead *lead, Virtqueue *queue) noexcept nogil:
         units = 0
         if got > 0:
             operation = prepare(&lead.thread.ctx, request)
-            if operation == NULL:
-                complete(engine, request)
-            else:
+            answered = operation == NULL
+            if not answered:
                 units = units_of(request)
                 if any_held and not may_wait(lead, queue, &held, request.header.opcode, units, now):
                     queue.looked_at = now
                     signal(engine, queue)
                     any_held = False
                 ask_for_help(lead, queue, request)
-                serve_request(lead, request, operation, units)
+                answered = serve_request(lead, request, operation, units)
                 if not leads(lead):
-                    signal(engine, queue)
-                    return False
+                    break
         now = ticks_now()
         if not any_held:
             held.since = now
             held.any_small = False
         held.any_small |= not units
-        if now - queue.looked_at > HOLD_US * engine.ticks_per_us or ring_unsignalled(queue) >= HOLD_REPLIES:
+        if now - queue.looked_at > HOLD_US * engine.ticks_per_us or ring_unsignalled(queue) + answered >= HOLD_REPLIES:
             queue.looked_at = now
+            if answered:
+                complete(engine, request)
+                answered = False
             signal(engine, queue)
+    if answered:
+        complete(engine, request)
     signal(engine, queue)
-    return not lead.starved
+    return not lead.starved and leads(lead)
 
 
 cdef bint serve(Lead *lead) noexcept nogil:
@@ -354,11 +358,11 @@ cdef bint serve(Lead *lead) noexcept nogil:
 
 cdef bint available(Virtqueue *queue) noexcept nogil:
     cdef bint found
-    lock(&queue.avail_lock)
+    lock(&queue.lock)
     found = queue.running and not queue.error and le16(load_acquire16(queue.avail + 1)) != queue.next_avail
     if found:
         chain_look_back(queue)
-    unlock(&queue.avail_lock)
+    unlock(&queue.lock)
     return found
 
 
@@ -395,11 +399,11 @@ cdef bint ask_for_kicks(Lead *lead) noexcept nogil:
     lead.polled = False
     for i in range(lead.count):
         queue = lead.queues[i]
-        lock(&queue.avail_lock)
+        lock(&queue.lock)
         if queue.running and not queue.error and queue.served_by == lead.worker.number:
             more |= ring_kicks_on(queue)
             lead.polled |= queue.kick_fd < 0 and not queue.inband_kicks
-        unlock(&queue.avail_lock)
+        unlock(&queue.lock)
         # What one who helps has left behind, and hangs now: nobody else looks after it.
         if ring_unsignalled(queue):
             signal(lead.worker.engine, queue)
@@ -413,10 +417,10 @@ cdef void ask_for_none(Lead *lead) noexcept nogil:
         queue = lead.queues[i]
         if queue.event_idx:
             continue
-        lock(&queue.avail_lock)
+        lock(&queue.lock)
         if queue.running and not queue.error and queue.served_by == lead.worker.number:
             ring_kicks_off(queue)
-        unlock(&queue.avail_lock)
+        unlock(&queue.lock)
 
 
 cdef void sleep_until_kicked(Lead *lead, int64_t *pause) noexcept nogil:
