@@ -10,7 +10,7 @@ from .inode_index cimport index_remove
 from .inode_slots cimport free_slot
 from .inode_table cimport (
     CHUNK_BITS, EVICTING, INODE_BY_FILE, INODE_CACHED, INODE_NEW, INODE_REMEMBERED, NONE, PINS, Inode, InodeTable,
-    Shard, at_slot, inode_nodeid, key_hash, shard_of)
+    Shard, at_slot, fetch_slot, inode_nodeid, key_hash, shard_of)
 from .invariants cimport invariant
 from .kept cimport kept_forget, kept_has
 from .linux cimport EDQUOT, ENOSPC, sched_yield, sys_close, sys_close_range, sys_futex_wait
@@ -21,8 +21,7 @@ from .ticks cimport ticks_now
 cdef enum:
     TOGETHER = 256       # descriptors that are closed in one go
     AT_ONCE = 4096       # inodes
-    FEW = 64             # that a worker closes itself,
-    QUICK_US = 3         # as long as one takes no longer than that
+    FEW_US = 100         # a worker closes itself as many as usually take no longer than that
     LEARNING = 8         # the part that one time has of what is usual
     YIELDS = 64
     CLOSING_LOOKS = 1000
@@ -108,6 +107,13 @@ cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil:
     """Gives a pin back. The last frees the slot; the descriptor is left to inodes_close_pending, which may sleep."""
     invariant(load_acquire64(&inode.state) & PINS > 0, "a released inode was pinned")
     if fetch_sub64(&inode.state, 1) & PINS == 1:
+        let_go(table, inode)
+
+
+cdef void inode_release_last(InodeTable *table, Inode *inode) noexcept nogil:
+    """Gives two pins back: the caller's, and the one for all of the guest's references."""
+    invariant(load_acquire64(&inode.state) & PINS > 1, "a forgotten inode was pinned twice")
+    if fetch_sub64(&inode.state, 2) & PINS == 2:
         let_go(table, inode)
 
 
@@ -253,7 +259,7 @@ cdef void close_together(const int *fds, uint32_t count) noexcept nogil:
 
 cdef void learn(InodeTable *table, uint64_t ticks) noexcept nogil:
     """How long it took to close one descriptor. A single time says little: the thread may have waited for a CPU."""
-    cdef int64_t most = 2 * QUICK_US * table.ticks_per_us
+    cdef int64_t most = FEW_US * table.ticks_per_us
     cdef int64_t usual = load_relaxed32(&table.close_ticks)
     usual += ((<int64_t> ticks if ticks < <uint64_t> most else most) - usual) / LEARNING
     store_relaxed32(&table.close_ticks, <uint32_t> usual)
@@ -281,6 +287,7 @@ cdef void close_list(InodeTable *table, uint32_t most) noexcept nogil:
                     break
             inode = at_slot(table, slot)
             slot = inode.hash_next
+            fetch_slot(table, slot)
             if inode.fd >= 0:
                 fds[count] = inode.fd
                 count += 1
@@ -304,11 +311,10 @@ cdef bint inodes_close_few(InodeTable *table) noexcept nogil:
     False: the pool has to. They are many, or have not been quick lately, or somebody is at it already, and may hang.
     """
     cdef uint32_t nobody = 0
-    if load_relaxed32(&table.to_close_count) > FEW or \
-            load_relaxed32(&table.close_ticks) > QUICK_US * table.ticks_per_us or \
-            not compare_exchange32(&table.closing, &nobody, 1):
+    cdef uint32_t few = <uint32_t> (FEW_US * table.ticks_per_us / (load_relaxed32(&table.close_ticks) + 1))
+    if load_relaxed32(&table.to_close_count) > few or not compare_exchange32(&table.closing, &nobody, 1):
         return False
-    close_list(table, FEW)
+    close_list(table, few)
     fetch_sub32(&table.closing, 1)
     return load_relaxed32(&table.to_close) == NONE
 

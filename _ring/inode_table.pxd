@@ -5,7 +5,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .atomics cimport load_pointer, load_relaxed64, store_release32
+from .atomics cimport load_acquire32, load_pointer, load_relaxed64, prefetch_to_write, store_release32
 from .descriptors cimport Descriptors
 from .handles cimport HandleTable
 from .kept cimport KeptFiles
@@ -162,6 +162,15 @@ cdef struct InodeTable:
 
 cdef inline Inode *at_slot(InodeTable *table, uint32_t slot) noexcept nogil:
     return <Inode *> load_pointer(<void **> &table.chunks[slot >> CHUNK_BITS].records) + (slot & (CHUNK_INODES - 1))
+
+
+cdef inline void fetch_slot(InodeTable *table, uint32_t slot) noexcept nogil:
+    """A hint that the record, if there is one, is to be used soon."""
+    cdef Inode *inode
+    if slot >> CHUNK_BITS < load_acquire32(&table.chunk_count):
+        inode = at_slot(table, slot)
+        prefetch_to_write(inode)
+        prefetch_to_write(&inode.parent)    # on the record's other line
 
 
 cdef inline uint64_t key_hash(uint32_t mount, uint64_t ino) noexcept nogil:

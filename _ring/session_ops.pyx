@@ -17,7 +17,7 @@ from .handles cimport handles_close_all
 from .inode_cache cimport inode_fd
 from .inode_identity cimport mounts_close
 from .inode_lifetime cimport inode_acquire, inode_release, inodes_close_pending
-from .inode_table cimport INODE_ROOT, Inode, InodeTable
+from .inode_table cimport INODE_ROOT, Inode, InodeTable, fetch_slot
 from .inodes cimport inode_forget, inodes_forget_all, inodes_next
 from .kept cimport kept_close
 from .linux cimport EPROTO, ESTALE, O_RDONLY, memcpy, memset, statfs, sys_close, sys_fstatfs, sys_syncfs
@@ -32,6 +32,7 @@ cdef enum:
     HEADER_DESCRIPTORS = 4      # of a READ or WRITE, besides its pages
     BACKGROUND = 1024           # asynchronous requests in flight, guest-wide
     FORGETS = 256               # taken at a time
+    AHEAD = 4                   # of the records that are fetched from memory
     FORGET_ONE = sizeof(fuse_forget_one)
 
 
@@ -171,6 +172,8 @@ cdef int op_batch_forget(Context *ctx, Request *request) noexcept nogil:
         if not here:
             break
         for i in range(here):
+            if i + AHEAD < here:
+                fetch_slot(&ctx.share.inodes, <uint32_t> entries[i + AHEAD].nodeid)
             inode_forget(&ctx.share.inodes, entries[i].nodeid, entries[i].nlookup)
         left -= here
     return NO_REPLY
