@@ -106,7 +106,7 @@ cdef inline void push(Request *request) noexcept nogil:
     ring_push(request.queue, request.head, request.written)
 
 
-cdef inline void pushed(Engine *engine, Virtqueue *queue) noexcept nogil:
+cdef inline void after_push(Engine *engine, Virtqueue *queue) noexcept nogil:
     """What there is to see to once a chain has been returned, and the lock let go."""
     if load_acquire32(&engine.memory_gone) and queue.error == QUEUE_OK:
         break_queue(engine, queue, QUEUE_MEMORY_GONE)
@@ -130,7 +130,8 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request, bint an
     lock(&queue.lock)
     if answered:
         push(request)
-    if queue.running and not queue.error:
+    # Without memory the queue is about to be broken: a chain that was taken now would say what never was written.
+    if queue.running and not queue.error and not (answered and load_acquire32(&engine.memory_gone)):
         got = ring_next(queue, &announced)
     if got > 0:
         request.queue = queue
@@ -151,7 +152,7 @@ cdef int pop_request(Engine *engine, Virtqueue *queue, Request *request, bint an
             first = queue.bad_chains[error] == 1
     unlock(&queue.lock)
     if answered:
-        pushed(engine, queue)
+        after_push(engine, queue)
     if got < 0:
         break_queue(engine, queue, <uint32_t> -got)
         return 0
@@ -181,7 +182,7 @@ cdef void complete(Engine *engine, Request *request) noexcept nogil:
     lock(&queue.lock)
     push(request)
     unlock(&queue.lock)
-    pushed(engine, queue)
+    after_push(engine, queue)
 
 
 cdef void signal(Engine *engine, Virtqueue *queue) noexcept nogil:

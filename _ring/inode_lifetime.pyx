@@ -110,7 +110,7 @@ cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil:
         let_go(table, inode)
 
 
-cdef void inode_release_last(InodeTable *table, Inode *inode) noexcept nogil:
+cdef void inode_release_both(InodeTable *table, Inode *inode) noexcept nogil:
     """Gives two pins back: the caller's, and the one for all of the guest's references."""
     invariant(load_acquire64(&inode.state) & PINS > 1, "a forgotten inode was pinned twice")
     if fetch_sub64(&inode.state, 2) & PINS == 2:
@@ -258,8 +258,8 @@ cdef void close_together(const int *fds, uint32_t count) noexcept nogil:
 
 
 cdef void learn(InodeTable *table, uint64_t ticks) noexcept nogil:
-    """How long it took to close one descriptor. A single time says little: the thread may have waited for a CPU."""
-    cdef int64_t most = FEW_US * table.ticks_per_us
+    """How long it took to free one inode. A single time says little: the thread may have waited for a CPU."""
+    cdef int64_t most = 2 * FEW_US * table.ticks_per_us
     cdef int64_t usual = load_relaxed32(&table.close_ticks)
     usual += ((<int64_t> ticks if ticks < <uint64_t> most else most) - usual) / LEARNING
     store_relaxed32(&table.close_ticks, <uint32_t> usual)
@@ -276,6 +276,7 @@ cdef void close_list(InodeTable *table, uint32_t most) noexcept nogil:
     while True:
         count = 0
         inodes = 0
+        began = ticks_now()
         while count < TOGETHER:
             if slot == NONE:
                 # With the last file of a folder the folder itself may go: it is in the list then. Others may add to it
@@ -297,10 +298,8 @@ cdef void close_list(InodeTable *table, uint32_t most) noexcept nogil:
             inodes += 1
         if inodes == 0:
             return
-        began = ticks_now()
         close_together(fds, count)
-        if count:
-            learn(table, (ticks_now() - began) / count)
+        learn(table, (ticks_now() - began) / inodes)
         fetch_sub32(&table.account.cached, count)
         fetch_sub32(&table.to_close_count, inodes)
         closed += inodes

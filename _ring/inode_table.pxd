@@ -55,12 +55,10 @@ cdef enum MountHow:
 
 
 cdef struct Inode:
+    # The first 64 bytes are what most requests need: they lie on two lines of the cache at most.
     uint64_t state              # generation << 32 | EVICTING | pins
     uint64_t lookups            # the guest's references; under the shard's lock, as all that follows and is not atomic
     uint64_t ino
-    uint64_t freshness          # what an open compares to keep the guest's page cache
-    int64_t born_sec            # birth time, which tells it from a later file of the same number
-    uint32_t born_nsec
     uint32_t mount              # index into the table of mounts
     uint32_t slot               # its own number
     uint32_t hash_next          # in its bucket, in the free list, or among those to be closed
@@ -70,10 +68,13 @@ cdef struct Inode:
     uint32_t parent             # where it was last seen, kept where there are no handles: a slot that is pinned for it
     uint32_t name               # in that directory
     uint32_t children           # pins of its children
-    uint32_t opens              # files the guest has open
     uint16_t kind               # S_IFMT bits of its mode
     uint8_t flags
     uint8_t recent              # used since the eviction looked last
+    uint64_t freshness          # what an open compares to keep the guest's page cache
+    int64_t born_sec            # birth time, which tells it from a later file of the same number
+    uint32_t born_nsec
+    uint32_t opens              # files the guest has open
     uint8_t handle_type
     uint8_t handle_size
     uint8_t handle[HANDLE_MAX]
@@ -167,10 +168,10 @@ cdef inline Inode *at_slot(InodeTable *table, uint32_t slot) noexcept nogil:
 cdef inline void fetch_slot(InodeTable *table, uint32_t slot) noexcept nogil:
     """A hint that the record, if there is one, is to be used soon."""
     cdef Inode *inode
-    if slot >> CHUNK_BITS < load_acquire32(&table.chunk_count):
+    if slot != NONE and slot >> CHUNK_BITS < load_acquire32(&table.chunk_count):
         inode = at_slot(table, slot)
         prefetch_to_write(inode)
-        prefetch_to_write(&inode.parent)    # on the record's other line
+        prefetch_to_write(&inode.flags)     # the last byte that matters, maybe on a line of its own
 
 
 cdef inline uint64_t key_hash(uint32_t mount, uint64_t ino) noexcept nogil:

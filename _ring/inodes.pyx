@@ -11,7 +11,7 @@ from .inode_identity cimport IDENTITY, file_handle, mount_enter, mount_how, moun
 from .inode_index cimport index_find, index_insert, index_remove
 from .inode_lifetime cimport (
     cache_insert, cache_remove, inode_acquire, inode_gone, inode_lose, inode_recall, inode_release,
-    inode_release_last, let_evict)
+    inode_release_both, let_evict)
 from .inode_places cimport inode_seen_at
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
@@ -42,6 +42,7 @@ cdef int inodes_create(InodeTable *table, Descriptors *account, HandleTable *han
     table.root_fd = root_fd
     table.proc_fd = proc_fd
     table.ticks_per_us = ticks_per_us
+    table.close_ticks = <uint32_t> ticks_per_us
     table.chunks = <Chunk *> mmap(NULL, <size_t> CHUNKS_MAX * sizeof(Chunk), PROT_READ | PROT_WRITE,
                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     table.mounts = <Mount *> mmap(NULL, <size_t> MOUNTS_MAX * sizeof(Mount), PROT_READ | PROT_WRITE,
@@ -392,7 +393,7 @@ cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexc
         unlock(&shard.lock)
     if last:
         fetch_sub32(&table.known, 1)
-        inode_release_last(table, inode)
+        inode_release_both(table, inode)
         return
     if stays and inode.fd >= 0 and is_deleted(inode.fd):
         inode_gone(table, inode)

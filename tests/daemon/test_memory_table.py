@@ -14,7 +14,7 @@ import pytest
 
 from frontend.device import VirtioFs
 from frontend.fuse import FuseClient
-from frontend.fuse_abi import FSYNC_IN, IN_HEADER, OUT_HEADER, Opcode
+from frontend.fuse_abi import FSYNC_IN, IN_HEADER, OUT_HEADER, WRITE_IN, Opcode
 from frontend.load import Generator
 from frontend.memory import GuestMemory, Region, RegionSpec
 from frontend.operations import Result, getattr_op
@@ -465,6 +465,36 @@ def test_memory_that_is_cut_off_breaks_the_device_and_not_the_daemon(daemon: Dae
         fuse = FuseClient(device)
         fuse.init()
         answered(fuse, [ask(fuse)])
+
+
+def test_no_write_follows_a_request_that_finds_its_memory_cut_off(daemon: Daemon) -> None:
+    """They are in the ring at once, behind one that the guest is told of right away. What the last is to write is gone as
+    well, and reads as zeros.
+    """
+    daemon.expected = ["is broken and not served any more", "guest memory is gone"]
+    file = daemon.share / "file"
+    file.write_bytes(b"x" * PAGE)
+    with VirtioFs(daemon.socket, memory=[MAIN, RegionSpec(1 << 32, MIB, allocatable=False)]) as device:
+        fuse = FuseClient(device)
+        fuse.init()
+        node = fuse.lookup(1, "file").nodeid
+        fh = fuse.open(node, os.O_RDWR).fh
+        body = WRITE_IN.pack(fh=fh, offset=0, size=PAGE)
+        message = fuse.message(Opcode.WRITE, node, body + bytes(PAGE), {})[:IN_HEADER.size + len(body)]
+        gpa = device.memory.alloc(PAGE)
+        device.memory.write(gpa, message)
+        sound = device.memory.alloc(PAGE)
+        device.memory.write(sound, fuse.message(Opcode.GETATTR, 1, bytes(16), {}))
+        gone = device.memory.regions[1]
+        gone.truncate(0)
+        queue = device.queues[QUEUE]
+        queue.add([(sound, 56, False), (sound + 1024, 120, True)])
+        queue.add([(gone.guest_addr, 56, False), (gone.guest_addr + 1024, 120, True)])
+        queue.add([(gpa, len(message), False), (gone.guest_addr + PAGE, PAGE, False), (gpa + 1024, 24, True)])
+        queue.publish()
+        queue.kick(True)
+        wait_until(lambda: device.error_signalled(QUEUE), "the error of the ring")
+    assert file.read_bytes() == b"x" * PAGE
 
 
 def test_memory_that_is_cut_off_takes_no_mapping_for_each_of_its_pages(daemon: Daemon) -> None:
