@@ -21,7 +21,7 @@ from .ticks cimport ticks_now
 cdef enum:
     TOGETHER = 256       # descriptors that are closed in one go
     AT_ONCE = 4096       # inodes
-    FEW_US = 50         # a worker closes itself as many as usually take no longer than that
+    FEW_US = 50          # a worker closes itself as many as usually take no longer than that
     LEARNING = 8         # the part that one time has of what is usual
     YIELDS = 64
     CLOSING_LOOKS = 1000
