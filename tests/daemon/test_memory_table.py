@@ -468,8 +468,8 @@ def test_memory_that_is_cut_off_breaks_the_device_and_not_the_daemon(daemon: Dae
 
 
 def test_no_write_follows_a_request_that_finds_its_memory_cut_off(daemon: Daemon) -> None:
-    """They are in the ring at once, behind one that the guest is told of right away. What the last is to write is gone as
-    well, and reads as zeros.
+    """They are in the ring at once, behind one that the guest is told of right away. What the last is to write is gone
+    as well, and reads as zeros.
     """
     daemon.expected = ["is broken and not served any more", "guest memory is gone"]
     file = daemon.share / "file"
