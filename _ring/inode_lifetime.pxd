@@ -11,7 +11,6 @@ cdef void cache_renew(InodeTable *table, Shard *shard, Inode *inode) noexcept no
 cdef void let_evict(uint32_t *looks) noexcept nogil
 cdef Inode *inode_acquire(InodeTable *table, uint64_t nodeid) noexcept nogil
 cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil
-cdef void inode_release_both(InodeTable *table, Inode *inode) noexcept nogil
 cdef Inode *pin_parent(InodeTable *table, Inode *inode, char *name) noexcept nogil
 cdef void inode_add_child(InodeTable *table, Inode *parent) noexcept nogil
 cdef void inode_drop_child(InodeTable *table, Inode *parent) noexcept nogil

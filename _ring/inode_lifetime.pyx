@@ -110,13 +110,6 @@ cdef void inode_release(InodeTable *table, Inode *inode) noexcept nogil:
         let_go(table, inode)
 
 
-cdef void inode_release_both(InodeTable *table, Inode *inode) noexcept nogil:
-    """Gives two pins back: the caller's, and the one for all of the guest's references."""
-    invariant(load_acquire64(&inode.state) & PINS > 1, "a forgotten inode was pinned twice")
-    if fetch_sub64(&inode.state, 2) & PINS == 2:
-        let_go(table, inode)
-
-
 cdef void let_go(InodeTable *table, Inode *inode) noexcept nogil:
     cdef Shard *shard
     cdef uint32_t first
@@ -267,7 +260,8 @@ cdef void learn(InodeTable *table, uint64_t ticks) noexcept nogil:
 
 cdef void close_list(InodeTable *table, uint32_t most) noexcept nogil:
     """Closes so many, or what is in the list already."""
-    cdef uint64_t began
+    cdef uint64_t began = ticks_now()
+    cdef uint64_t now
     cdef uint32_t slot = NONE
     cdef uint32_t closed = 0
     cdef int fds[TOGETHER]
@@ -276,7 +270,6 @@ cdef void close_list(InodeTable *table, uint32_t most) noexcept nogil:
     while True:
         count = 0
         inodes = 0
-        began = ticks_now()
         while count < TOGETHER:
             if slot == NONE:
                 # With the last file of a folder the folder itself may go: it is in the list then. Others may add to it
@@ -299,7 +292,9 @@ cdef void close_list(InodeTable *table, uint32_t most) noexcept nogil:
         if inodes == 0:
             return
         close_together(fds, count)
-        learn(table, (ticks_now() - began) / inodes)
+        now = ticks_now()
+        learn(table, (now - began) / inodes)
+        began = now
         fetch_sub32(&table.account.cached, count)
         fetch_sub32(&table.to_close_count, inodes)
         closed += inodes

@@ -11,7 +11,7 @@ from .inode_identity cimport IDENTITY, file_handle, mount_enter, mount_how, moun
 from .inode_index cimport index_find, index_insert, index_remove
 from .inode_lifetime cimport (
     cache_insert, cache_remove, inode_acquire, inode_gone, inode_lose, inode_recall, inode_release,
-    inode_release_both, let_evict)
+    let_evict)
 from .inode_places cimport inode_seen_at
 from .inode_slots cimport more_slots, take_slot
 from .inode_table cimport (
@@ -393,8 +393,7 @@ cdef void inode_forget(InodeTable *table, uint64_t nodeid, uint64_t count) noexc
         unlock(&shard.lock)
     if last:
         fetch_sub32(&table.known, 1)
-        inode_release_both(table, inode)
-        return
+        inode_release(table, inode)
     if stays and inode.fd >= 0 and is_deleted(inode.fd):
         inode_gone(table, inode)
     inode_release(table, inode)
